@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * wire.h - the protocol between libublkzc.so and a ublkzc server.
+ *
+ * Transport: a SOCK_SEQPACKET unix socket, /run/ublkzc/ublkbN.sock.  One
+ * message is one fixed-size record (struct wire_request from the client,
+ * struct wire_reply from the server) plus the descriptors that its type
+ * asks for.  Integers are little-endian.  docs/wire.md is the prose.
+ *
+ * The connection is the lease: when it ends, however it ends, the server
+ * unregisters every buffer that was added through it.
+ *
+ * Decoding happens once, in wire.c; nobody else looks at received bytes.
+ * A decoded message has a known type, the declared size, zero in every
+ * reserved field and the number of descriptors that its type takes.
+ *
+ * Functions here use no heap, no stdio and no interposable libc call, so
+ * that both the server and the preloaded library can link them.
+ */
+#ifndef UBLKZC_COMMON_WIRE_H
+#define UBLKZC_COMMON_WIRE_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WIRE_MAGIC 0x315a4355U /* "UCZ1" in memory order */
+#define WIRE_VERSION 1
+
+#define WIRE_DIR "/run/ublkzc"		     /* sockets of this protocol */
+#define WIRE_LEGACY_DIR "/run/ublk"	     /* the older one-byte protocol */
+#define WIRE_SOCKET_FORMAT "%s/ublkb%u.sock" /* directory, device id */
+
+/* Most descriptors any message carries; a receiver makes room for one more
+ * so that it notices, and closes, what it did not ask for. */
+#define WIRE_FDS_MAX 1
+
+enum wire_type {
+	/*
+	 * First message.  One descriptor: the opened device, or an opened
+	 * file on a file system on it, as proof of access (not O_PATH).
+	 */
+	WIRE_HELLO = 1,
+	/*
+	 * Register a buffer.  One descriptor: a memfd sealed with
+	 * SHRINK|GROW|SEAL.  offset and length in bytes, multiples of the page
+	 * size, inside the file, at most 4 GiB.  The server may answer after
+	 * later messages' replies: match by seq.
+	 */
+	WIRE_ADD = 2,
+	/* Unregister the buffer that ADD returned as index.  No descriptor. */
+	WIRE_REMOVE = 3,
+	/* Answered at once; to see that the server is alive.  No descriptor. */
+	WIRE_PING = 4,
+};
+
+/* Flags of WIRE_ADD. */
+#define WIRE_ADD_READ_ONLY (1U << 0) /* the device only ever reads from it */
+
+/* Why a request was refused; wire_reason_text() says it in words. */
+enum wire_reason {
+	WIRE_OK = 0,
+	WIRE_BAD_MESSAGE,	/* wrong length, magic, type or reserved bytes */
+	WIRE_BAD_VERSION,	/* reply.version says what the server speaks */
+	WIRE_BAD_FDS,		/* more or fewer descriptors than the type takes */
+	WIRE_HELLO_FIRST,	/* anything before HELLO, or HELLO twice */
+	WIRE_NO_ACCESS,		/* the descriptor proves no access to this device */
+	WIRE_WRONG_DEVICE,	/* it is open on some other device */
+	WIRE_NOT_SEALED,	/* memfd lacks SHRINK|GROW|SEAL */
+	WIRE_NOT_MEMFD,		/* not a memfd at all */
+	WIRE_BAD_RANGE,		/* unaligned, empty, too long or beyond the file */
+	WIRE_OVER_BUDGET,	/* bytes or buffers: per client or per device */
+	WIRE_NO_FEATURE,	/* this kernel or device has no shared-memory zero copy */
+	WIRE_KERNEL_REFUSED,	/* REG_BUF failed; status holds its error */
+	WIRE_NO_SUCH_BUFFER,	/* REMOVE of an index this client did not add */
+	WIRE_NO_MEMORY,		/* the server could not map or allocate */
+	WIRE_STOPPING,		/* the device is being removed */
+	WIRE_REASONS		/* count, not a reason */
+};
+
+/* As sent.  64 bytes; every field that a type does not use is zero. */
+struct wire_request {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t type;	  /* enum wire_type */
+	uint32_t seq;	  /* chosen by the client, repeated in the reply */
+	uint32_t flags;	  /* WIRE_ADD_* */
+	uint64_t offset;  /* ADD: bytes into the memfd */
+	uint64_t length;  /* ADD: bytes */
+	uint32_t index;	  /* REMOVE */
+	uint32_t pid;	  /* HELLO: informative; the server trusts SO_PEERCRED */
+	uint8_t reserved[24];
+};
+static_assert(sizeof(struct wire_request) == 64, "wire format");
+static_assert(offsetof(struct wire_request, offset) == 16, "wire format");
+static_assert(offsetof(struct wire_request, reserved) == 40, "wire format");
+
+struct wire_reply {
+	uint32_t magic;
+	uint16_t version; /* the server's own, also when it refuses */
+	uint16_t type;	  /* of the request */
+	uint32_t seq;
+	int32_t status;	  /* 0 or a negative errno */
+	uint16_t reason;  /* enum wire_reason */
+	uint16_t pad;
+	uint32_t index;	  /* ADD: the registered buffer's index */
+	uint32_t device;  /* HELLO: N of /dev/ublkbN */
+	uint32_t max_buffers; /* HELLO: buffers this client may hold */
+	uint64_t max_bytes;   /* HELLO: bytes this client may register */
+	uint8_t reserved[24];
+};
+static_assert(sizeof(struct wire_reply) == 64, "wire format");
+static_assert(offsetof(struct wire_reply, max_bytes) == 32, "wire format");
+
+/* Fill @req with magic, version, @type and @seq, all else zero. */
+void wire_request_init(struct wire_request *req, enum wire_type type, uint32_t seq);
+
+/* Fill @reply as the answer to a request of @type and @seq, status 0. */
+void wire_reply_init(struct wire_reply *reply, uint16_t type, uint32_t seq);
+
+/*
+ * Check @len received bytes at @buf, which came with @nr_fds descriptors, and
+ * copy them to @ret_req.  Returns 0, or -EPROTO with the reason in
+ * @ret_reason; then *@ret_req holds type and seq as far as they arrived (zero
+ * otherwise), so that the refusal can be addressed.
+ */
+int wire_request_decode(const void *buf, size_t len, unsigned int nr_fds,
+			struct wire_request *ret_req, enum wire_reason *ret_reason);
+
+/* Likewise for a reply.  Returns 0 or -EPROTO. */
+int wire_reply_decode(const void *buf, size_t len, struct wire_reply *ret_reply);
+
+/*
+ * Send @len bytes at @buf as one record, with descriptor @fd_to_pass (-1:
+ * none), never raising SIGPIPE.  @sock is used as it is: blocking or not.
+ * Returns 0 or a negative errno (-EAGAIN, -EPIPE ...).  @fd_to_pass stays the
+ * caller's.
+ */
+int wire_send(int sock, const void *buf, size_t len, int fd_to_pass);
+
+/*
+ * Receive one record of at most @size bytes into @buf and up to
+ * WIRE_FDS_MAX descriptors (close-on-exec) into @fds.  Sets *@ret_nr_fds to
+ * the number that arrived; when that is more than WIRE_FDS_MAX, or the
+ * kernel cut the control data, all are closed already and *@ret_nr_fds is
+ * WIRE_FDS_MAX + 1.  Returns the record's true length (which may exceed
+ * @size), 0 at end of file, or a negative errno.  Descriptors in @fds are the
+ * caller's.
+ */
+long wire_recv(int sock, void *buf, size_t size, int fds[WIRE_FDS_MAX], unsigned int *ret_nr_fds);
+
+/* A short English clause, "the memfd is not sealed"; never NULL. */
+const char *wire_reason_text(unsigned int reason);
+
+#endif
