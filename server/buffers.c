@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * buffers.c - see the picture in buffers.h.
+ *
+ * Invariant: a buffer is published exactly while the kernel may name its
+ * index, so a queue thread never finds an index without its memory.
+ */
+#include "buffers.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "common/log.h"
+
+enum buffer_state { REGISTERING, LIVE, UNREGISTERING };
+
+/* One add by one client. */
+struct use {
+	struct use *next;
+	void *client;
+	uint32_t seq;
+	bool answered;
+};
+
+struct buffer {
+	struct buffer *next;
+	dev_t dev;
+	ino_t ino;
+	uint64_t offset;
+	enum buffer_state state;
+	unsigned int index; /* meaningful when not REGISTERING */
+	struct buffer_view view;
+	struct uapi_shmem_buf_reg reg; /* the kernel reads it while registering */
+	struct use *uses;
+};
+
+static void unlink_buffer(struct buffers *b, struct buffer *buf)
+{
+	struct buffer **link = &b->first;
+
+	while (*link != buf)
+		link = &(*link)->next;
+	*link = buf->next;
+	b->nr--;
+	b->bytes -= buf->view.len;
+}
+
+static void free_buffer(struct buffers *b, struct buffer *buf)
+{
+	unlink_buffer(b, buf);
+	while (buf->uses) {
+		struct use *use = buf->uses;
+
+		buf->uses = use->next;
+		free(use);
+	}
+	munmap(buf->view.base, buf->view.len);
+	free(buf);
+}
+
+static void answer_uses(struct buffers *b, struct buffer *buf, int status, enum wire_reason reason)
+{
+	for (struct use *use = buf->uses; use; use = use->next) {
+		if (use->answered)
+			continue;
+		use->answered = true;
+		b->answer(b->answer_arg, use->client, use->seq, status, reason, buf->index);
+	}
+}
+
+static void refuse(struct buffers *b, struct buffer *buf, int err)
+{
+	answer_uses(b, buf, err, err == -EOPNOTSUPP ? WIRE_NO_FEATURE : WIRE_KERNEL_REFUSED);
+	free_buffer(b, buf);
+}
+
+static void start_unregister(struct buffers *b, struct buffer *buf)
+{
+	int ret;
+
+	buf->state = UNREGISTERING;
+	ret = b->backend.unreg(b->backend.arg, buf->index, buf);
+	if (ret)
+		/* It stays registered and mapped, which is safe; and is said. */
+		log_error(ret, "unregister buffer %u", buf->index);
+}
+
+static int start_register(struct buffers *b, struct buffer *buf)
+{
+	buf->state = REGISTERING;
+	buf->reg = (struct uapi_shmem_buf_reg){
+		.addr = (uintptr_t)buf->view.base,
+		.len = buf->view.len,
+		.flags = buf->view.read_only ? UAPI_SHMEM_BUF_READ_ONLY : 0,
+	};
+	return b->backend.reg(b->backend.arg, &buf->reg, buf);
+}
+
+static void registered(struct buffers *b, struct buffer *buf, int res)
+{
+	if (res < 0) {
+		refuse(b, buf, res);
+		return;
+	}
+	buf->index = (unsigned int)res;
+	if (registry_publish(b->registry, buf->index, &buf->view))
+		log_line(LOG_ERROR, "the kernel named index %u twice", buf->index);
+	buf->state = LIVE;
+	if (buf->uses)
+		answer_uses(b, buf, 0, WIRE_OK);
+	else
+		start_unregister(b, buf);
+}
+
+static void unregistered(struct buffers *b, struct buffer *buf, int res)
+{
+	int ret;
+
+	if (res == -EINTR || res == -EAGAIN) {
+		start_unregister(b, buf);
+		return;
+	}
+	if (res && res != -ENOENT && res != -ENODEV) {
+		/* Still in the driver, so it must stay published and mapped. */
+		log_error(res, "unregister buffer %u", buf->index);
+		return;
+	}
+	registry_withdraw(b->registry, buf->index);
+	if (!buf->uses) {
+		free_buffer(b, buf);
+		return;
+	}
+	ret = start_register(b, buf);
+	if (ret)
+		refuse(b, buf, ret);
+}
+
+void buffers_finished(struct buffers *b, void *cookie, int res)
+{
+	struct buffer *buf = cookie;
+
+	if (buf->state == REGISTERING)
+		registered(b, buf, res);
+	else
+		unregistered(b, buf, res);
+}
+
+static struct buffer *find(struct buffers *b, const struct stat *st,
+			   const struct buffer_request *req)
+{
+	for (struct buffer *buf = b->first; buf; buf = buf->next)
+		if (buf->dev == st->st_dev && buf->ino == st->st_ino && buf->offset == req->offset &&
+		    buf->view.len == req->len && buf->view.read_only == req->read_only)
+			return buf;
+	return NULL;
+}
+
+static int map_new(struct buffers *b, const struct stat *st, const struct buffer_request *req,
+		   struct buffer **ret, enum wire_reason *ret_reason)
+{
+	int prot = req->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+	struct buffer *buf;
+	void *map;
+
+	*ret_reason = WIRE_OVER_BUDGET;
+	if (req->len > b->max_bytes - b->bytes)
+		return -EDQUOT;
+	*ret_reason = WIRE_NO_MEMORY;
+	buf = calloc(1, sizeof(*buf));
+	if (!buf)
+		return -ENOMEM;
+	map = mmap(NULL, req->len, prot, MAP_SHARED, req->fd, (off_t)req->offset);
+	if (map == MAP_FAILED) {
+		int err = -errno;
+
+		free(buf);
+		return err;
+	}
+	buf->dev = st->st_dev;
+	buf->ino = st->st_ino;
+	buf->offset = req->offset;
+	buf->view = (struct buffer_view){ map, req->len, req->read_only };
+	buf->next = b->first;
+	b->first = buf;
+	b->nr++;
+	b->bytes += req->len;
+	*ret = buf;
+	return 0;
+}
+
+static int add_use(struct buffer *buf, const struct buffer_request *req)
+{
+	struct use *use = calloc(1, sizeof(*use));
+
+	if (!use)
+		return -ENOMEM;
+	*use = (struct use){ .next = buf->uses, .client = req->client, .seq = req->seq };
+	buf->uses = use;
+	return 0;
+}
+
+int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_reason *ret_reason)
+{
+	struct buffer *buf;
+	struct stat st;
+	bool fresh;
+	int ret;
+
+	*ret_reason = WIRE_NO_MEMORY;
+	if (fstat(req->fd, &st) < 0)
+		return -errno;
+	buf = find(b, &st, req);
+	fresh = !buf;
+	if (fresh) {
+		ret = map_new(b, &st, req, &buf, ret_reason);
+		if (ret)
+			return ret;
+	}
+	ret = add_use(buf, req);
+	if (!ret && fresh)
+		ret = start_register(b, buf);
+	if (ret && fresh)
+		free_buffer(b, buf);
+	if (ret)
+		return ret;
+	if (buf->state == LIVE)
+		answer_uses(b, buf, 0, WIRE_OK);
+	*ret_reason = WIRE_OK;
+	return 0;
+}
+
+static void uses_ended(struct buffers *b, struct buffer *buf)
+{
+	if (!buf->uses && buf->state == LIVE)
+		start_unregister(b, buf);
+}
+
+int buffers_remove(struct buffers *b, void *client, unsigned int index)
+{
+	for (struct buffer *buf = b->first; buf; buf = buf->next) {
+		if (buf->state != LIVE || buf->index != index)
+			continue;
+		for (struct use **link = &buf->uses; *link; link = &(*link)->next) {
+			struct use *use = *link;
+
+			if (use->client != client)
+				continue;
+			*link = use->next;
+			free(use);
+			uses_ended(b, buf);
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+void buffers_forget_client(struct buffers *b, void *client)
+{
+	struct buffer *next;
+
+	for (struct buffer *buf = b->first; buf; buf = next) {
+		struct use **link = &buf->uses;
+
+		next = buf->next;
+		while (*link) {
+			struct use *use = *link;
+
+			if (use->client != client) {
+				link = &use->next;
+				continue;
+			}
+			*link = use->next;
+			free(use);
+		}
+		uses_ended(b, buf);
+	}
+}
+
+void buffers_close(struct buffers *b)
+{
+	while (b->first) {
+		struct buffer *buf = b->first;
+
+		if (buf->state != REGISTERING)
+			registry_withdraw(b->registry, buf->index);
+		free_buffer(b, buf);
+	}
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * buffers.h - the life of registered buffers.
+ *
+ *            add                 kernel says index
+ *   (none) ------> REGISTERING ------------------> LIVE (published)
+ *                      |  ^                          | last use ends
+ *         kernel says  |  | somebody added it again  v
+ *         no: freed    |  +------------------- UNREGISTERING
+ *                      v                             | nobody did: unmapped
+ *                   (none) <-------------------------+
+ *
+ * The same range of the same memfd is registered once, however many clients
+ * add it; each add is a use, and the last use to end unregisters it.
+ *
+ * All on the control thread.  Registering and unregistering are asked of a
+ * backend and finish later, through buffers_finished().
+ */
+#ifndef UBLKZC_SERVER_BUFFERS_H
+#define UBLKZC_SERVER_BUFFERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/uapi.h"
+#include "common/wire.h"
+#include "registry.h"
+
+struct buffer;
+
+/* Who asks the driver; the tests have one of their own. */
+struct buffers_backend {
+	void *arg;
+	/* 0: buffers_finished(@cookie, result) follows.  @reg lives until then. */
+	int (*reg)(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie);
+	int (*unreg)(void *arg, unsigned int index, void *cookie);
+};
+
+/* The answer to an add.  @client is NULL for a buffer of the server's own. */
+typedef void buffers_answer_fn(void *arg, void *client, uint32_t seq, int status,
+			       enum wire_reason reason, unsigned int index);
+
+struct buffers {
+	struct registry *registry;
+	struct buffers_backend backend;
+	buffers_answer_fn *answer;
+	void *answer_arg;
+	uint64_t max_bytes; /* all buffers together */
+	uint64_t bytes;	    /* registered or about to be */
+	unsigned int nr;
+	struct buffer *first;
+};
+
+/* What to add; @fd is borrowed for the call. */
+struct buffer_request {
+	int fd;
+	uint64_t offset; /* bytes, page-aligned */
+	uint64_t len;	 /* bytes, page-aligned */
+	bool read_only;
+	void *client; /* identity only; NULL: the server itself */
+	uint32_t seq;
+};
+
+/*
+ * Returns 0 when the answer will come (perhaps from within this call), or a
+ * negative errno with the reason, and then none comes.
+ */
+int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_reason *ret_reason);
+
+/* End one use of @index by @client.  -ENOENT when it has none. */
+int buffers_remove(struct buffers *b, void *client, unsigned int index);
+
+/* End all uses by @client; no answer reaches it any more. */
+void buffers_forget_client(struct buffers *b, void *client);
+
+/* The backend's result: an index or 0, or a negative errno. */
+void buffers_finished(struct buffers *b, void *cookie, int res);
+
+/* Unmap everything; the device is gone, so the kernel needs no asking. */
+void buffers_close(struct buffers *b);
+
+#endif

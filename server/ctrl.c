@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ctrl.c - commands to /dev/ublk-control over a ring with 128-byte entries.
+ *
+ * A synchronous command may find asynchronous completions in front of its
+ * own; those stay in a small list until ctrl_collect() asks.
+ */
+#include "ctrl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+
+#define CTRL_DEPTH 64U
+#define SYNC_COOKIE 1ULL /* never a pointer */
+
+static const char control_path[] = "/dev/ublk-control";
+
+int ctrl_open(struct ctrl *c)
+{
+	int ret;
+
+	*c = CTRL_CLOSED;
+	c->fd = open(control_path, O_RDWR | O_CLOEXEC);
+	if (c->fd < 0) {
+		ret = -errno;
+		if (ret == -ENOENT)
+			return log_error(ret, "%s: the module ublk_drv is not loaded (try: modprobe ublk_drv)",
+					 control_path);
+		if (ret == -EACCES || ret == -EPERM)
+			return log_error(ret, "%s: needs root (CAP_SYS_ADMIN)", control_path);
+		return log_error(ret, "%s", control_path);
+	}
+	ret = io_uring_queue_init(CTRL_DEPTH, &c->ring, IORING_SETUP_SQE128);
+	if (ret) {
+		close(c->fd);
+		c->fd = -1;
+		return log_error(ret, "io_uring%s",
+				 ret == -EPERM ? " is disabled here (sysctl kernel.io_uring_disabled)" : "");
+	}
+	return 0;
+}
+
+void ctrl_close(struct ctrl *c)
+{
+	if (c->fd < 0)
+		return;
+	io_uring_queue_exit(&c->ring);
+	close(c->fd);
+	c->fd = -1;
+}
+
+static int submit(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cmd *cmd,
+		  uint64_t cookie)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&c->ring);
+	int ret;
+
+	if (!sqe)
+		return -EAGAIN;
+	memset(sqe, 0, 2 * sizeof(*sqe));
+	sqe->opcode = IORING_OP_URING_CMD;
+	sqe->fd = c->fd;
+	sqe->off = cmd_op;
+	sqe->user_data = cookie;
+	memcpy(&sqe->addr3, cmd, sizeof(*cmd));
+	ret = io_uring_submit(&c->ring);
+	return ret < 0 ? ret : 0;
+}
+
+/* Wait for the synchronous command; others in front of it are left alone. */
+static int wait_sync(struct ctrl *c)
+{
+	struct io_uring_cqe *cqe;
+	int res;
+
+	for (;;) {
+		unsigned int head;
+
+		io_uring_for_each_cqe(&c->ring, head, cqe) {
+			if (cqe->user_data != SYNC_COOKIE)
+				continue;
+			res = cqe->res;
+			/* Taken out of the middle: mark it, ctrl_collect skips it. */
+			cqe->user_data = 0;
+			return res;
+		}
+		res = io_uring_submit_and_wait(&c->ring, io_uring_cq_ready(&c->ring) + 1);
+		if (res < 0 && res != -EINTR)
+			return res;
+	}
+}
+
+static void drop_marked(struct ctrl *c)
+{
+	struct io_uring_cqe *cqe;
+
+	while (io_uring_peek_cqe(&c->ring, &cqe) == 0 && !cqe->user_data)
+		io_uring_cqe_seen(&c->ring, cqe);
+}
+
+static int command(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cmd *cmd)
+{
+	int ret = submit(c, cmd_op, cmd, SYNC_COOKIE);
+
+	if (ret)
+		return ret;
+	ret = wait_sync(c);
+	drop_marked(c);
+	return ret;
+}
+
+static struct uapi_ctrl_cmd plain(unsigned int device)
+{
+	return (struct uapi_ctrl_cmd){ .dev_id = device, .queue_id = UINT16_MAX };
+}
+
+static struct uapi_ctrl_cmd with_buffer(unsigned int device, const void *buf, size_t len)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	cmd.addr = (uintptr_t)buf;
+	cmd.len = (uint16_t)len;
+	return cmd;
+}
+
+int ctrl_get_features(struct ctrl *c, uint64_t *ret)
+{
+	uint64_t features = 0;
+	struct uapi_ctrl_cmd cmd = with_buffer(UINT32_MAX, &features, UBLK_FEATURES_LEN);
+	int err = command(c, UBLK_U_CMD_GET_FEATURES, &cmd);
+
+	if (err < 0)
+		return err;
+	*ret = features;
+	return 0;
+}
+
+int ctrl_add_dev(struct ctrl *c, struct ublksrv_ctrl_dev_info *info)
+{
+	struct uapi_ctrl_cmd cmd = with_buffer(info->dev_id, info, sizeof(*info));
+
+	return command(c, UBLK_U_CMD_ADD_DEV, &cmd);
+}
+
+int ctrl_get_info(struct ctrl *c, unsigned int device, struct ublksrv_ctrl_dev_info *ret)
+{
+	struct uapi_ctrl_cmd cmd = with_buffer(device, ret, sizeof(*ret));
+
+	return command(c, UBLK_U_CMD_GET_DEV_INFO, &cmd);
+}
+
+int ctrl_set_params(struct ctrl *c, unsigned int device, struct uapi_params *params)
+{
+	struct uapi_ctrl_cmd cmd = with_buffer(device, params, sizeof(*params));
+
+	params->len = sizeof(*params);
+	return command(c, UBLK_U_CMD_SET_PARAMS, &cmd);
+}
+
+int ctrl_start_dev(struct ctrl *c, unsigned int device, int server_pid)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	cmd.data[0] = (uint64_t)server_pid;
+	return command(c, UBLK_U_CMD_START_DEV, &cmd);
+}
+
+int ctrl_stop_dev(struct ctrl *c, unsigned int device)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	return command(c, UBLK_U_CMD_STOP_DEV, &cmd);
+}
+
+int ctrl_del_dev(struct ctrl *c, unsigned int device)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	return command(c, UBLK_U_CMD_DEL_DEV, &cmd);
+}
+
+int ctrl_reg_buf(struct ctrl *c, unsigned int device, const struct uapi_shmem_buf_reg *reg,
+		 void *cookie)
+{
+	struct uapi_ctrl_cmd cmd = with_buffer(device, reg, sizeof(*reg));
+
+	return submit(c, UBLK_U_CMD_REG_BUF, &cmd, (uintptr_t)cookie);
+}
+
+int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void *cookie)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	cmd.data[0] = index;
+	return submit(c, UBLK_U_CMD_UNREG_BUF, &cmd, (uintptr_t)cookie);
+}
+
+int ctrl_fd(const struct ctrl *c)
+{
+	return c->ring.ring_fd;
+}
+
+int ctrl_collect(struct ctrl *c, void **ret_cookie, int *ret_res)
+{
+	struct io_uring_cqe *cqe;
+
+	drop_marked(c);
+	if (io_uring_peek_cqe(&c->ring, &cqe) != 0)
+		return 0;
+	*ret_cookie = (void *)(uintptr_t)cqe->user_data;
+	*ret_res = cqe->res;
+	io_uring_cqe_seen(&c->ring, cqe);
+	return 1;
+}

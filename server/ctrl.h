@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ctrl.h - commands to /dev/ublk-control.
+ *
+ * Synchronous commands wait for their answer.  The two that may take long on
+ * a live device, registering and unregistering memory, are asynchronous:
+ * submit, watch ctrl_fd() for reading, collect.  One thread at a time.
+ */
+#ifndef UBLKZC_SERVER_CTRL_H
+#define UBLKZC_SERVER_CTRL_H
+
+#include <liburing.h>
+#include <stdint.h>
+
+#include "common/uapi.h"
+
+struct ctrl {
+	struct io_uring ring;
+	int fd; /* /dev/ublk-control */
+};
+
+#define CTRL_CLOSED ((struct ctrl){ .fd = -1 })
+
+/*
+ * Logs why not: the module is not loaded, no permission, io_uring disabled.
+ */
+int ctrl_open(struct ctrl *c);
+void ctrl_close(struct ctrl *c);
+
+/* Kernel's feature bits; -EOPNOTSUPP before 6.5. */
+int ctrl_get_features(struct ctrl *c, uint64_t *ret);
+
+/* @info: in: dev_id (-1: any), queues, depth, flags ...; out: what it became. */
+int ctrl_add_dev(struct ctrl *c, struct ublksrv_ctrl_dev_info *info);
+int ctrl_get_info(struct ctrl *c, unsigned int device, struct ublksrv_ctrl_dev_info *ret);
+int ctrl_set_params(struct ctrl *c, unsigned int device, struct uapi_params *params);
+int ctrl_start_dev(struct ctrl *c, unsigned int device, int server_pid);
+int ctrl_stop_dev(struct ctrl *c, unsigned int device);
+int ctrl_del_dev(struct ctrl *c, unsigned int device);
+
+/*
+ * Asynchronous: 0 when submitted; then ctrl_collect() yields @cookie once.
+ * @reg must live until then.
+ */
+int ctrl_reg_buf(struct ctrl *c, unsigned int device, const struct uapi_shmem_buf_reg *reg,
+		 void *cookie);
+int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void *cookie);
+
+int ctrl_fd(const struct ctrl *c);
+
+/* One finished asynchronous command: 1 with its cookie and result, else 0. */
+int ctrl_collect(struct ctrl *c, void **ret_cookie, int *ret_res);
+
+#endif

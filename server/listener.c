@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * listener.c - accept, decode, judge, answer.
+ *
+ * A client is a connection.  Whatever goes wrong with it, from a malformed
+ * message to a full socket, ends that connection and with it its uses of
+ * buffers; nothing else.
+ */
+#include "listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/blkdev.h"
+#include "common/log.h"
+
+#define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define EVENTS_MAX 64
+
+struct client {
+	struct client *next;
+	int fd;		/* the connection, or a pidfd once a legacy request is done */
+	bool legacy;
+	bool greeted;	/* HELLO accepted */
+	bool closing;	/* to be freed when the current round is over */
+	bool legacy_lease; /* fd is a pidfd */
+	time_t deadline; /* for HELLO, CLOCK_MONOTONIC seconds */
+	pid_t pid;	/* SO_PEERCRED, for logs and the legacy lease */
+	unsigned int nr_buffers;
+	uint64_t bytes;
+};
+
+static time_t now_seconds(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+static int watch(struct listener *l, int fd, void *what)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = what };
+
+	return epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int open_socket(struct listener *l, const char *dir, int type, mode_t mode)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int err;
+	int fd;
+
+	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+		return log_error(-errno, "%s", dir);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, dir, l->device);
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return log_error(-errno, "socket");
+	unlink(addr.sun_path);
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	    chmod(addr.sun_path, mode) < 0 || listen(fd, 128) < 0) {
+		err = -errno;
+		close(fd);
+		return log_error(err, "%s", addr.sun_path);
+	}
+	return fd;
+}
+
+int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
+{
+	int ret = 0;
+
+	l->socket = l->legacy = -1;
+	l->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (l->epoll < 0)
+		return log_error(-errno, "epoll_create1");
+	l->socket = open_socket(l, dir, SOCK_SEQPACKET, 0666);
+	if (l->socket < 0)
+		return l->socket;
+	ret = watch(l, l->socket, &l->socket);
+	if (ret || !legacy_dir)
+		return ret;
+	l->legacy = open_socket(l, legacy_dir, SOCK_STREAM, 0600);
+	if (l->legacy < 0)
+		return l->legacy;
+	return watch(l, l->legacy, &l->legacy);
+}
+
+/* ---- clients ---- */
+
+static void hang_up(struct client *c)
+{
+	c->closing = true;
+}
+
+static void free_client(struct listener *l, struct client *c)
+{
+	struct client **link = &l->first;
+
+	while (*link != c)
+		link = &(*link)->next;
+	*link = c->next;
+	l->nr_clients--;
+	buffers_forget_client(l->buffers, c);
+	close(c->fd);
+	free(c);
+}
+
+static void sweep(struct listener *l)
+{
+	struct client *next;
+	time_t now = now_seconds();
+
+	for (struct client *c = l->first; c; c = next) {
+		next = c->next;
+		if (!c->greeted && !c->legacy_lease && now > c->deadline)
+			hang_up(c);
+		if (c->closing)
+			free_client(l, c);
+	}
+}
+
+static void accept_one(struct listener *l, int from)
+{
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+	struct client *c;
+	int fd = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	c = l->nr_clients < l->limits.max_clients ? calloc(1, sizeof(*c)) : NULL;
+	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
+	    watch(l, fd, c) < 0) {
+		l->refused++;
+		free(c);
+		close(fd);
+		return;
+	}
+	c->fd = fd;
+	c->legacy = from == l->legacy;
+	c->pid = cred.pid;
+	c->deadline = now_seconds() + l->limits.hello_timeout;
+	c->next = l->first;
+	l->first = c;
+	l->nr_clients++;
+	/* The legacy socket proves nothing, so it is for root and ourselves. */
+	if (c->legacy && cred.uid != 0 && cred.uid != geteuid())
+		hang_up(c);
+}
+
+static void send_reply(struct listener *l, struct client *c, const struct wire_reply *reply)
+{
+	if (reply->status)
+		l->refused++;
+	/* A client that does not read its answers is not waited for. */
+	if (wire_send(c->fd, reply, sizeof(*reply), -1) < 0)
+		hang_up(c);
+}
+
+static void refuse(struct listener *l, struct client *c, const struct wire_request *req, int err,
+		   enum wire_reason reason)
+{
+	struct wire_reply reply;
+
+	wire_reply_init(&reply, req->type, req->seq);
+	reply.status = err;
+	reply.reason = (uint16_t)reason;
+	send_reply(l, c, &reply);
+	log_line(LOG_INFO, "process %d refused: %s", (int)c->pid, wire_reason_text(reason));
+}
+
+int listener_judge_proof(unsigned int device, int fd, enum wire_reason *ret_reason)
+{
+	struct blkdev_ublk found;
+	int flags = fcntl(fd, F_GETFL);
+	int ret;
+
+	*ret_reason = WIRE_NO_ACCESS;
+	if (flags < 0 || (flags & O_PATH))
+		return -EACCES;
+	ret = blkdev_find_ublk_fd(fd, &found);
+	if (ret)
+		return ret;
+	for (unsigned int i = 0; i < found.nr; i++)
+		if (found.ids[i] == device)
+			return 0;
+	*ret_reason = WIRE_WRONG_DEVICE;
+	return -ENODEV;
+}
+
+/* A memfd that can neither shrink nor lose its seals, and the range in it. */
+static int judge_memory(int fd, uint64_t offset, uint64_t len, enum wire_reason *ret_reason)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+
+	*ret_reason = WIRE_NOT_MEMFD;
+	if (seals < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return -EINVAL;
+	*ret_reason = WIRE_NOT_SEALED;
+	if ((seals & SEALS_NEEDED) != SEALS_NEEDED)
+		return -EPERM;
+	*ret_reason = WIRE_BAD_RANGE;
+	if (!len || len % page || offset % page || len > UAPI_SHMEM_BUF_SIZE_MAX ||
+	    offset > (uint64_t)st.st_size || len > (uint64_t)st.st_size - offset)
+		return -ERANGE;
+	*ret_reason = WIRE_OK;
+	return 0;
+}
+
+static int judge_budget(struct listener *l, const struct client *c, uint64_t len,
+			enum wire_reason *ret_reason)
+{
+	*ret_reason = WIRE_OVER_BUDGET;
+	if (c->nr_buffers >= l->limits.max_buffers || len > l->limits.max_client_bytes ||
+	    c->bytes > l->limits.max_client_bytes - len)
+		return -EDQUOT;
+	*ret_reason = WIRE_OK;
+	return 0;
+}
+
+static int add_memory(struct listener *l, struct client *c, const struct buffer_request *req,
+		      enum wire_reason *ret_reason)
+{
+	int ret = judge_memory(req->fd, req->offset, req->len, ret_reason);
+
+	if (!ret)
+		ret = judge_budget(l, c, req->len, ret_reason);
+	if (ret)
+		return ret;
+	c->nr_buffers++;
+	c->bytes += req->len;
+	ret = buffers_add(l->buffers, req, ret_reason);
+	if (ret) {
+		c->nr_buffers--;
+		c->bytes -= req->len;
+	}
+	return ret;
+}
+
+static void handle_hello(struct listener *l, struct client *c, const struct wire_request *req,
+			 int fd)
+{
+	enum wire_reason reason;
+	struct wire_reply reply;
+	int ret;
+
+	ret = l->judge_proof(l->device, fd, &reason);
+	if (ret) {
+		refuse(l, c, req, ret, reason);
+		hang_up(c);
+		return;
+	}
+	c->greeted = true;
+	wire_reply_init(&reply, req->type, req->seq);
+	reply.device = l->device;
+	reply.max_buffers = l->limits.max_buffers;
+	reply.max_bytes = l->limits.max_client_bytes;
+	send_reply(l, c, &reply);
+}
+
+static void handle_add(struct listener *l, struct client *c, const struct wire_request *req, int fd)
+{
+	struct buffer_request add = {
+		.fd = fd,
+		.offset = req->offset,
+		.len = req->length,
+		.read_only = (req->flags & WIRE_ADD_READ_ONLY) != 0,
+		.client = c,
+		.seq = req->seq,
+	};
+	enum wire_reason reason;
+	int ret = add_memory(l, c, &add, &reason);
+
+	if (ret)
+		refuse(l, c, req, ret, reason);
+}
+
+static void handle_remove(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	struct wire_reply reply;
+	struct buffer_view view;
+	bool known = registry_view(l->buffers->registry, req->index, &view);
+	int ret = buffers_remove(l->buffers, c, req->index);
+
+	if (ret) {
+		refuse(l, c, req, ret, WIRE_NO_SUCH_BUFFER);
+		return;
+	}
+	if (known) {
+		c->nr_buffers--;
+		c->bytes -= view.len;
+	}
+	wire_reply_init(&reply, req->type, req->seq);
+	reply.index = req->index;
+	send_reply(l, c, &reply);
+}
+
+static void handle_request(struct listener *l, struct client *c, const struct wire_request *req,
+			   int fd)
+{
+	struct wire_reply reply;
+
+	if ((req->type == WIRE_HELLO) == c->greeted) {
+		refuse(l, c, req, -EPROTO, WIRE_HELLO_FIRST);
+		hang_up(c);
+		return;
+	}
+	switch (req->type) {
+	case WIRE_HELLO:
+		handle_hello(l, c, req, fd);
+		break;
+	case WIRE_ADD:
+		handle_add(l, c, req, fd);
+		break;
+	case WIRE_REMOVE:
+		handle_remove(l, c, req);
+		break;
+	case WIRE_PING:
+		wire_reply_init(&reply, req->type, req->seq);
+		send_reply(l, c, &reply);
+		break;
+	}
+}
+
+static void close_fds(const int *fds, unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr && i < WIRE_FDS_MAX; i++)
+		close(fds[i]);
+}
+
+static void serve_client(struct listener *l, struct client *c)
+{
+	char buf[sizeof(struct wire_request) + 1];
+	int fds[WIRE_FDS_MAX];
+	unsigned int nr_fds;
+	struct wire_request req;
+	enum wire_reason reason;
+	long len = wire_recv(c->fd, buf, sizeof(buf), fds, &nr_fds);
+
+	if (len == -EAGAIN || len == -EINTR)
+		return;
+	if (len <= 0) {
+		hang_up(c);
+		return;
+	}
+	if (wire_request_decode(buf, (size_t)len, nr_fds, &req, &reason)) {
+		refuse(l, c, &req, -EPROTO, reason);
+		hang_up(c);
+	} else {
+		handle_request(l, c, &req, nr_fds ? fds[0] : -1);
+	}
+	close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
+}
+
+/* ---- the older protocol ---- */
+
+static void legacy_reply(struct client *c, int32_t index)
+{
+	if (send(c->fd, &index, sizeof(index), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(index))
+		hang_up(c);
+}
+
+static void serve_legacy(struct listener *l, struct client *c)
+{
+	struct buffer_request add = { .client = c };
+	enum wire_reason reason;
+	int fds[WIRE_FDS_MAX];
+	unsigned int nr_fds;
+	struct stat st;
+	char byte;
+	long len = wire_recv(c->fd, &byte, 1, fds, &nr_fds);
+	int ret = -EPROTO;
+
+	if (len == -EAGAIN || len == -EINTR)
+		return;
+	if (len <= 0 || c->greeted) {
+		hang_up(c);
+		close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
+		return;
+	}
+	c->greeted = true;
+	if (nr_fds == 1 && fstat(fds[0], &st) == 0) {
+		add.fd = fds[0];
+		add.len = (uint64_t)st.st_size;
+		ret = add_memory(l, c, &add, &reason);
+	}
+	if (ret) {
+		l->refused++;
+		legacy_reply(c, ret);
+		hang_up(c);
+	}
+	close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
+}
+
+/*
+ * Such clients close the connection once they have their index, so the lease
+ * goes over to the process itself.
+ */
+static void lease_to_process(struct listener *l, struct client *c)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
+
+	if (pidfd < 0) {
+		hang_up(c);
+		return;
+	}
+	close(c->fd); /* leaves the epoll set by itself */
+	c->fd = pidfd;
+	c->legacy_lease = true;
+	if (watch(l, pidfd, c) < 0)
+		hang_up(c);
+}
+
+/* ---- all together ---- */
+
+void listener_answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
+		     unsigned int index)
+{
+	struct listener *l = arg;
+	struct client *c = client;
+	struct wire_reply reply;
+
+	if (!c)
+		return;
+	if (c->legacy) {
+		legacy_reply(c, status ? status : (int32_t)index);
+		if (!status && !c->closing)
+			lease_to_process(l, c);
+		return;
+	}
+	wire_reply_init(&reply, WIRE_ADD, seq);
+	reply.status = status;
+	reply.reason = (uint16_t)reason;
+	reply.index = status ? 0 : index;
+	send_reply(l, c, &reply);
+}
+
+void listener_run(struct listener *l)
+{
+	struct epoll_event events[EVENTS_MAX];
+	int nr = epoll_wait(l->epoll, events, EVENTS_MAX, 0);
+
+	for (int i = 0; i < nr; i++) {
+		struct client *c = events[i].data.ptr;
+
+		if (events[i].data.ptr == &l->socket)
+			accept_one(l, l->socket);
+		else if (events[i].data.ptr == &l->legacy)
+			accept_one(l, l->legacy);
+		else if (c->closing || c->legacy_lease)
+			hang_up(c);
+		else if (c->legacy)
+			serve_legacy(l, c);
+		else
+			serve_client(l, c);
+	}
+	sweep(l);
+}
+
+void listener_close(struct listener *l)
+{
+	while (l->first)
+		free_client(l, l->first);
+	if (l->socket >= 0)
+		close(l->socket);
+	if (l->legacy >= 0)
+		close(l->legacy);
+	if (l->epoll >= 0)
+		close(l->epoll);
+	l->socket = l->legacy = l->epoll = -1;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * listener.h - the sockets of a device and the clients behind them.
+ *
+ * Runs on the control thread.  Nothing here blocks: a client that sends
+ * nothing, reads nothing or sends nonsense holds up only itself.
+ *
+ * Two sockets: /run/ublkzc/ublkbN.sock, open to everybody, because HELLO
+ * proves access (wire.h); and the older /run/ublk/ublkbN.sock (stream: one
+ * byte and a memfd in, an int32 index out), for root only, because it proves
+ * nothing.  A buffer that came by the older way is dropped when the process
+ * that sent it is gone.
+ */
+#ifndef UBLKZC_SERVER_LISTENER_H
+#define UBLKZC_SERVER_LISTENER_H
+
+#include <stdint.h>
+
+#include "buffers.h"
+
+/* Limits; all can be set by options of ublkzc add. */
+struct listener_limits {
+	unsigned int max_clients;    /* connections */
+	unsigned int max_buffers;    /* per client */
+	uint64_t max_client_bytes;   /* per client */
+	unsigned int hello_timeout;  /* seconds to say HELLO */
+};
+
+#define LISTENER_LIMITS_DEFAULT \
+	((struct listener_limits){ .max_clients = 1024, .max_buffers = 64, .hello_timeout = 5 })
+
+struct client;
+
+struct listener {
+	unsigned int device;
+	struct listener_limits limits;
+	struct buffers *buffers;
+	int epoll;     /* watched by the caller */
+	int socket;    /* -1: none */
+	int legacy;    /* -1: none */
+	unsigned int nr_clients;
+	uint64_t refused;
+	struct client *first;
+	/* Does @fd prove access to the device?  0, or why not. */
+	int (*judge_proof)(unsigned int device, int fd, enum wire_reason *ret_reason);
+};
+
+/* Create the sockets below @dir and @legacy_dir (NULL: no such socket). */
+int listener_open(struct listener *l, const char *dir, const char *legacy_dir);
+
+/* epoll says something is to be done, or a second has passed. */
+void listener_run(struct listener *l);
+
+/* Answers of buffers go through this. */
+buffers_answer_fn listener_answer;
+
+/* Hang up on everybody. */
+void listener_close(struct listener *l);
+
+/* The rule of wire.h: open, not O_PATH, on a file or device on our disk. */
+int listener_judge_proof(unsigned int device, int fd, enum wire_reason *ret_reason);
+
+#endif

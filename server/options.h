@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * options.h - the command line of "ublkzc add" and "ublkzc serve".
+ *
+ * One table drives parsing and --help.
+ */
+#ifndef UBLKZC_SERVER_OPTIONS_H
+#define UBLKZC_SERVER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "target.h"
+
+#define OPTIONS_SHM_FILES_MAX 16
+#define OPTIONS_DEPTH_MAX 4096	 /* UBLK_MAX_QUEUE_DEPTH */
+#define OPTIONS_QUEUES_MAX 32
+#define OPTIONS_MAX_IO_MAX (32U << 20) /* bytes; UBLK_IO_BUF_BITS */
+
+struct options {
+	const struct target_ops *target;
+	const char *path;
+	int device; /* -1: the kernel chooses */
+	unsigned int nr_queues;
+	unsigned int depth;
+	uint64_t size;	     /* bytes; 0: not given */
+	uint32_t block_size; /* bytes; 0: not given */
+	uint32_t max_io;     /* bytes */
+	bool read_only;
+	bool buffered;
+	bool copy_only; /* do not ask for shared-memory zero copy */
+	bool merges;	/* leave merging of neighbouring requests on */
+	bool verbose;
+	const char *shm_files[OPTIONS_SHM_FILES_MAX];
+	unsigned int nr_shm_files;
+	uint64_t max_client_bytes; /* 0: default */
+	uint64_t max_bytes;	   /* 0: default */
+	unsigned int max_clients;
+	unsigned int max_buffers;
+};
+
+/*
+ * Parse @argv[1..] after the verb.  0; or -EINVAL, having said on stderr what
+ * is wrong; or 1 when --help was asked for and has been printed.
+ */
+int options_parse(int argc, char **argv, struct options *ret);
+
+void options_help(const char *verb);
+
+#endif

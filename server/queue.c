@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * queue.c - fetch, serve, commit.
+ *
+ *   driver --(FETCH cqe)--> start_request --> target --> request_complete
+ *      ^                        |  \                          |
+ *      |                        |   +-- parked: names an index that the
+ *      |                        |       registry does not show yet
+ *      +-----(COMMIT_AND_FETCH)-+-----------------------------+
+ *
+ * A matched request (UAPI_IO_F_SHMEM_ZC) has its data in a registered
+ * buffer; every other one takes the copy path of UBLK_F_USER_COPY: bytes of a
+ * WRITE are read from /dev/ublkcN into the tag's bounce buffer first, bytes
+ * of a READ are written there last.
+ *
+ * The driver takes a completion of a matched request as full success, so a
+ * request is finished whole or failed, never completed short.
+ *
+ * Registered memory is touched by the kernel only, never by a load or store
+ * of ours: its owner may punch holes in it, and then a system call says
+ * EFAULT where an access would be a SIGBUS.
+ */
+#include "queue.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/log.h"
+
+#define SECTOR 512ULL
+#define PARK_POLL_NS 1000000 /* look at the registry again after 1 ms */
+
+/* user_data: what completed, and for which tag */
+#define UD_TARGET (1ULL << 32)
+#define UD_TAG(data) ((uint16_t)(data))
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+static struct io_uring_sqe *get_sqe(struct queue *q)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+	while (!sqe) {
+		/* The ring has room for two per tag, so this only drains it. */
+		io_uring_submit(&q->ring);
+		sqe = io_uring_get_sqe(&q->ring);
+	}
+	return sqe;
+}
+
+struct io_uring_sqe *request_sqe(struct queue *q, struct request *rq)
+{
+	struct io_uring_sqe *sqe = get_sqe(q);
+
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->user_data = UD_TARGET | rq->tag;
+	q->nr_target++;
+	return sqe;
+}
+
+/* FETCH (@result unused) or COMMIT_AND_FETCH tag @tag. */
+static void queue_io_command(struct queue *q, unsigned int cmd_op, uint16_t tag, int result)
+{
+	struct io_uring_sqe *sqe = get_sqe(q);
+	struct ublksrv_io_cmd *cmd;
+
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = IORING_OP_URING_CMD;
+	sqe->flags = IOSQE_FIXED_FILE;
+	sqe->fd = 0;
+	sqe->off = cmd_op; /* cmd_op shares its place, which liburing 2.3 does not name */
+	sqe->user_data = tag;
+	cmd = (struct ublksrv_io_cmd *)&sqe->addr3;
+	cmd->q_id = (uint16_t)q->config.id;
+	cmd->tag = tag;
+	cmd->result = result;
+	q->nr_fetching++;
+}
+
+static off_t user_copy_pos(const struct queue *q, const struct request *rq)
+{
+	return UBLKSRV_IO_BUF_OFFSET + (off_t)(((uint64_t)q->config.id << UBLK_QID_OFF) |
+					       ((uint64_t)rq->tag << UBLK_TAG_OFF));
+}
+
+/* Move all of @rq's bytes between bounce buffer and request pages. */
+static int user_copy(struct queue *q, struct request *rq)
+{
+	off_t pos = user_copy_pos(q, rq);
+	uint32_t done = 0;
+
+	while (done < rq->len) {
+		size_t left = rq->len - done;
+		ssize_t n = rq->op == REQ_WRITE ?
+				    pread(q->config.char_fd, rq->data + done, left, pos + done) :
+				    pwrite(q->config.char_fd, rq->data + done, left, pos + done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		done += (uint32_t)n;
+	}
+	return 0;
+}
+
+/* Copy between our memory and registered memory without ever faulting. */
+static int client_copy(void *ours, void *theirs, size_t len, bool to_client)
+{
+	struct iovec local = { .iov_base = ours, .iov_len = len };
+	struct iovec remote = { .iov_base = theirs, .iov_len = len };
+	ssize_t n = to_client ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0) :
+				process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+
+	if (n < 0)
+		return -errno;
+	return (size_t)n == len ? 0 : -EFAULT;
+}
+
+static void count(struct queue *q, const struct request *rq, int res)
+{
+	struct queue_counters *c = q->config.counters;
+	struct op_counters *op = rq->op == REQ_WRITE ? &c->write : &c->read;
+
+	switch (rq->op) {
+	case REQ_READ:
+	case REQ_WRITE:
+		counter_add(rq->zero_copy ? &op->zero_copy_requests : &op->copied_requests, 1);
+		counter_add(rq->zero_copy ? &op->zero_copy_bytes : &op->copied_bytes, rq->len);
+		if (rq->bounced)
+			counter_add(&c->bounced, 1);
+		break;
+	case REQ_FLUSH:
+		counter_add(&c->flushes, 1);
+		break;
+	case REQ_DISCARD:
+		counter_add(&c->discards, 1);
+		break;
+	case REQ_WRITE_ZEROES:
+		counter_add(&c->write_zeroes, 1);
+		break;
+	}
+	if (res < 0)
+		counter_add(&c->errors, 1);
+}
+
+void request_complete(struct queue *q, struct request *rq, int res)
+{
+	bool has_data = rq->op == REQ_READ || rq->op == REQ_WRITE;
+
+	if (!res && rq->op == REQ_READ) {
+		if (!rq->zero_copy)
+			res = user_copy(q, rq);
+		else if (rq->bounced)
+			res = client_copy(rq->data, rq->client, rq->len, true);
+	}
+	count(q, rq, res);
+	queue_io_command(q, UBLK_U_IO_COMMIT_AND_FETCH_REQ, rq->tag,
+			 res < 0 ? res : (has_data ? (int)rq->len : 0));
+}
+
+static uint8_t *bounce_of(struct queue *q, const struct request *rq)
+{
+	return q->bounce + (size_t)rq->tag * q->config.max_io;
+}
+
+/* Why a request's data was copied, as far as the server can know. */
+static void count_copied(struct queue *q)
+{
+	struct queue_counters *c = q->config.counters;
+
+	if (!q->config.shmem_zc)
+		counter_add(&c->copied_no_feature, 1);
+	else if (!registry_any(q->config.registry))
+		counter_add(&c->copied_nothing_registered, 1);
+	else
+		counter_add(&c->copied_other_memory, 1);
+}
+
+static int prepare_copied(struct queue *q, struct request *rq)
+{
+	count_copied(q);
+	rq->zero_copy = false;
+	rq->bounced = false;
+	rq->data = bounce_of(q, rq);
+	return rq->op == REQ_WRITE ? user_copy(q, rq) : 0;
+}
+
+/*
+ * Returns 0 with rq->data set, -EAGAIN when the index is not published yet,
+ * or the error to fail the request with.
+ */
+static int prepare_matched(struct queue *q, struct request *rq, uint64_t addr)
+{
+	uint32_t offset = uapi_shmem_offset(addr);
+	struct buffer_view view;
+
+	if (!registry_view(q->config.registry, uapi_shmem_index(addr), &view))
+		return -EAGAIN;
+	if (offset > view.len || rq->len > view.len - offset)
+		return -EFAULT;
+	if (view.read_only && rq->op == REQ_READ)
+		return -EFAULT;
+	rq->zero_copy = true;
+	rq->data = view.base + offset;
+	rq->bounced = ((uintptr_t)rq->data & (q->config.target->memory_align - 1)) != 0;
+	if (!rq->bounced)
+		return 0;
+	rq->client = rq->data;
+	rq->data = bounce_of(q, rq);
+	return rq->op == REQ_WRITE ? client_copy(rq->data, rq->client, rq->len, false) : 0;
+}
+
+static void unpark(struct queue *q, struct request *rq)
+{
+	if (rq->parked_ns)
+		q->nr_parked--;
+	rq->parked_ns = 0;
+}
+
+static void park(struct queue *q, struct request *rq)
+{
+	uint64_t now = now_ns();
+
+	if (!rq->parked_ns) {
+		rq->parked_ns = now;
+		q->nr_parked++;
+		counter_add(&q->config.counters->parked, 1);
+	}
+	if (now - rq->parked_ns < QUEUE_PARK_DEADLINE_MS * 1000000ULL)
+		return;
+	log_line(LOG_ERROR, "queue %u: request %u names a buffer that was never registered, failing it",
+		 q->config.id, rq->tag);
+	unpark(q, rq);
+	request_complete(q, rq, -EIO);
+}
+
+static int decode_op(const struct ublksrv_io_desc *iod, struct request *rq)
+{
+	switch (ublksrv_get_op(iod)) {
+	case UBLK_IO_OP_READ:
+		rq->op = REQ_READ;
+		return 0;
+	case UBLK_IO_OP_WRITE:
+		rq->op = REQ_WRITE;
+		return 0;
+	case UBLK_IO_OP_FLUSH:
+		rq->op = REQ_FLUSH;
+		return 0;
+	case UBLK_IO_OP_DISCARD:
+		rq->op = REQ_DISCARD;
+		return 0;
+	case UBLK_IO_OP_WRITE_ZEROES:
+		rq->op = REQ_WRITE_ZEROES;
+		return 0;
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/* Everything the kernel says about a request is checked against what we set up. */
+static int decode(struct queue *q, const struct ublksrv_io_desc *iod, struct request *rq)
+{
+	uint64_t len = (uint64_t)iod->nr_sectors * SECTOR;
+	uint64_t offset = iod->start_sector * SECTOR;
+	int err = decode_op(iod, rq);
+	bool has_data = rq->op == REQ_READ || rq->op == REQ_WRITE;
+
+	rq->len = 0; /* so that a refused request counts no bytes */
+	rq->zero_copy = rq->bounced = false;
+	if (err)
+		return err;
+	if (rq->op == REQ_FLUSH)
+		len = offset = 0;
+	if (offset > q->config.target->size || len > q->config.target->size - offset)
+		return -EIO;
+	if (has_data && len > q->config.max_io)
+		return -EIO;
+	rq->fua = (iod->op_flags & UBLK_IO_F_FUA) != 0;
+	rq->no_unmap = (iod->op_flags & UAPI_IO_F_NOUNMAP) != 0;
+	rq->offset = offset;
+	rq->len = (uint32_t)len;
+	rq->done = 0;
+	rq->data = NULL;
+	return 0;
+}
+
+static void start_request(struct queue *q, struct request *rq)
+{
+	const struct ublksrv_io_desc *iod = &q->descriptors[rq->tag];
+	int err = decode(q, iod, rq);
+
+	if (!err && (rq->op == REQ_READ || rq->op == REQ_WRITE)) {
+		if (iod->op_flags & UAPI_IO_F_SHMEM_ZC)
+			err = prepare_matched(q, rq, iod->addr);
+		else
+			err = prepare_copied(q, rq);
+	}
+	if (err == -EAGAIN) {
+		park(q, rq);
+		return;
+	}
+	unpark(q, rq);
+	if (err)
+		request_complete(q, rq, err);
+	else
+		q->config.target->ops->submit(q, rq);
+}
+
+static void retry_parked(struct queue *q)
+{
+	for (unsigned int tag = 0; q->nr_parked && tag < q->config.depth; tag++)
+		if (q->requests[tag].parked_ns)
+			start_request(q, &q->requests[tag]);
+}
+
+static void handle_cqe(struct queue *q, const struct io_uring_cqe *cqe)
+{
+	struct request *rq = &q->requests[UD_TAG(cqe->user_data)];
+
+	if (cqe->user_data & UD_TARGET) {
+		q->nr_target--;
+		q->config.target->ops->cqe(q, rq, cqe->res);
+		return;
+	}
+	q->nr_fetching--;
+	if (cqe->res == UBLK_IO_RES_OK)
+		start_request(q, rq);
+	else if (cqe->res != UBLK_IO_RES_ABORT)
+		log_line(LOG_ERROR, "queue %u: tag %u can no longer be fetched: error %d",
+			 q->config.id, rq->tag, cqe->res);
+}
+
+static void serve(struct queue *q)
+{
+	struct __kernel_timespec poll_again = { .tv_nsec = PARK_POLL_NS };
+
+	while (q->nr_fetching || q->nr_target || q->nr_parked) {
+		struct io_uring_cqe *cqe;
+		unsigned int head;
+		unsigned int nr = 0;
+
+		if (q->nr_parked)
+			io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, &poll_again, NULL);
+		else
+			io_uring_submit_and_wait(&q->ring, 1);
+		io_uring_for_each_cqe(&q->ring, head, cqe) {
+			handle_cqe(q, cqe);
+			nr++;
+		}
+		io_uring_cq_advance(&q->ring, nr);
+		retry_parked(q);
+	}
+}
+
+/* Newer kernels can be told that one thread owns the ring; older ones refuse. */
+static int init_ring(struct queue *q)
+{
+	static const unsigned int flags[] = {
+		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+		IORING_SETUP_COOP_TASKRUN,
+		0,
+	};
+	int ret = -EINVAL;
+
+	for (unsigned int i = 0; i < 3 && ret == -EINVAL; i++)
+		ret = io_uring_queue_init(2 * q->config.depth, &q->ring, flags[i]);
+	return ret;
+}
+
+static int map_descriptors(struct queue *q)
+{
+	size_t per_queue = UBLK_MAX_QUEUE_DEPTH * sizeof(struct ublksrv_io_desc);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *map;
+
+	q->descriptors_len =
+		(q->config.depth * sizeof(struct ublksrv_io_desc) + page - 1) & ~(page - 1);
+	map = mmap(NULL, q->descriptors_len, PROT_READ, MAP_SHARED | MAP_POPULATE,
+		   q->config.char_fd, UBLKSRV_CMD_BUF_OFFSET + (off_t)(q->config.id * per_queue));
+	if (map == MAP_FAILED)
+		return -errno;
+	q->descriptors = map;
+	return 0;
+}
+
+static int set_up(struct queue *q)
+{
+	int files[2] = { q->config.char_fd, q->config.target->fd };
+	int ret;
+
+	q->requests = calloc(q->config.depth, sizeof(*q->requests));
+	if (!q->requests)
+		return -ENOMEM;
+	for (unsigned int tag = 0; tag < q->config.depth; tag++)
+		q->requests[tag].tag = (uint16_t)tag;
+	q->bounce = mmap(NULL, (size_t)q->config.depth * q->config.max_io, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (q->bounce == MAP_FAILED) {
+		q->bounce = NULL;
+		return -errno;
+	}
+	ret = map_descriptors(q);
+	if (ret)
+		return log_error(ret, "queue %u: map the io descriptors", q->config.id);
+	ret = init_ring(q);
+	if (ret)
+		return log_error(ret, "queue %u: set up io_uring with %u entries", q->config.id,
+				 2 * q->config.depth);
+	q->ring_open = true;
+	ret = io_uring_register_files(&q->ring, files, 2);
+	if (ret)
+		return log_error(ret, "queue %u: register files", q->config.id);
+	for (unsigned int tag = 0; tag < q->config.depth; tag++)
+		queue_io_command(q, UBLK_U_IO_FETCH_REQ, (uint16_t)tag, 0);
+	ret = io_uring_submit(&q->ring);
+	return ret < 0 ? log_error(ret, "queue %u: fetch", q->config.id) : 0;
+}
+
+static void signal_fd(int fd)
+{
+	uint64_t one = 1;
+
+	if (write(fd, &one, sizeof(one)) < 0)
+		log_line(LOG_ERROR, "eventfd: errno %d", errno);
+}
+
+static void *queue_main(void *arg)
+{
+	struct queue *q = arg;
+
+	/* Our own memory reclaim must not wait for I/O that we are to serve. */
+	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+	q->error = set_up(q);
+	signal_fd(q->ready_fd);
+	if (!q->error)
+		serve(q);
+	if (q->ring_open)
+		io_uring_queue_exit(&q->ring);
+	signal_fd(q->done_fd);
+	return NULL;
+}
+
+static void release(struct queue *q)
+{
+	if (q->descriptors)
+		munmap((void *)q->descriptors, q->descriptors_len);
+	if (q->bounce)
+		munmap(q->bounce, (size_t)q->config.depth * q->config.max_io);
+	free(q->requests);
+	if (q->ready_fd >= 0)
+		close(q->ready_fd);
+}
+
+int queue_start(struct queue *q, const struct queue_config *config, int done_fd)
+{
+	uint64_t ready;
+	int ret;
+
+	*q = (struct queue){ .config = *config, .done_fd = done_fd };
+	q->ready_fd = eventfd(0, EFD_CLOEXEC);
+	if (q->ready_fd < 0)
+		return -errno;
+	ret = pthread_create(&q->thread, NULL, queue_main, q);
+	if (ret) {
+		release(q);
+		return -ret;
+	}
+	while (read(q->ready_fd, &ready, sizeof(ready)) < 0 && errno == EINTR)
+		;
+	if (!q->error)
+		return 0;
+	ret = q->error;
+	queue_join(q);
+	return ret;
+}
+
+void queue_join(struct queue *q)
+{
+	pthread_join(q->thread, NULL);
+	release(q);
+}

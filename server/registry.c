@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* registry.c - see registry.h; release on publish meets acquire on view. */
+#include "registry.h"
+
+#include <errno.h>
+
+int registry_publish(struct registry *r, unsigned int index, const struct buffer_view *view)
+{
+	if (index > UAPI_SHMEM_BUF_INDEX_MAX)
+		return -ERANGE;
+	if (atomic_load_explicit(&r->entries[index], memory_order_relaxed))
+		return -EEXIST;
+	atomic_store_explicit(&r->entries[index], view, memory_order_release);
+	atomic_fetch_add_explicit(&r->nr, 1, memory_order_relaxed);
+	return 0;
+}
+
+void registry_withdraw(struct registry *r, unsigned int index)
+{
+	if (index > UAPI_SHMEM_BUF_INDEX_MAX ||
+	    !atomic_load_explicit(&r->entries[index], memory_order_relaxed))
+		return;
+	atomic_store_explicit(&r->entries[index], NULL, memory_order_release);
+	atomic_fetch_sub_explicit(&r->nr, 1, memory_order_relaxed);
+}
+
+bool registry_view(const struct registry *r, unsigned int index, struct buffer_view *ret)
+{
+	const struct buffer_view *view;
+
+	if (index > UAPI_SHMEM_BUF_INDEX_MAX)
+		return false;
+	view = atomic_load_explicit(&r->entries[index], memory_order_acquire);
+	if (!view)
+		return false;
+	*ret = *view;
+	return true;
+}
+
+bool registry_any(const struct registry *r)
+{
+	return atomic_load_explicit(&r->nr, memory_order_relaxed) != 0;
+}

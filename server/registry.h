@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * registry.h - registered buffers, by the kernel's index.
+ *
+ * Written by the control thread only, read by the queue threads.  An entry
+ * is published after the kernel has named its index, and withdrawn only after
+ * the kernel has confirmed the unregistration, which it does when no request
+ * uses the buffer any more: so a queue thread that sees an entry may use it
+ * until its request is completed, without a lock or a reference.
+ */
+#ifndef UBLKZC_SERVER_REGISTRY_H
+#define UBLKZC_SERVER_REGISTRY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/uapi.h"
+
+/* One mapping of a buffer; immutable while published. */
+struct buffer_view {
+	uint8_t *base; /* mapped here, in the server */
+	uint64_t len;  /* bytes */
+	bool read_only;
+};
+
+struct registry {
+	_Atomic(const struct buffer_view *) entries[UAPI_SHMEM_BUF_INDEX_MAX + 1];
+	atomic_uint nr;
+};
+
+/* @view is borrowed until registry_withdraw().  -EEXIST, -ERANGE. */
+int registry_publish(struct registry *r, unsigned int index, const struct buffer_view *view);
+void registry_withdraw(struct registry *r, unsigned int index);
+
+/* Any thread.  False: nothing is published under @index (yet). */
+bool registry_view(const struct registry *r, unsigned int index, struct buffer_view *ret);
+bool registry_any(const struct registry *r);
+
+#endif

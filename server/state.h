@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * state.h - what a running server shows of itself.
+ *
+ * One file per device, /run/ublkzc/ublkbN.stat, mapped by the server and by
+ * whoever asks (ublkzc list, stat, del).  Reading it needs no help from the
+ * server, so it works on one that hangs or is dead.  Counters are written by
+ * one thread each and never read back by it; readers may see a request's
+ * counters a moment apart.
+ *
+ * The layout is private to one version of ublkzc: state_open() refuses a
+ * file with another STATE_VERSION.
+ */
+#ifndef UBLKZC_SERVER_STATE_H
+#define UBLKZC_SERVER_STATE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define STATE_DIR "/run/ublkzc"
+#define STATE_MAGIC 0x7a6b6c62757a7567ULL
+#define STATE_VERSION 1
+#define STATE_PATH_MAX 256 /* bytes of a backing path that are shown */
+
+typedef _Atomic uint64_t counter_t;
+
+/* Single writer: a plain add that readers never see torn. */
+static inline void counter_add(counter_t *c, uint64_t n)
+{
+	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+static inline uint64_t counter_get(const counter_t *c)
+{
+	return atomic_load_explicit(c, memory_order_relaxed);
+}
+
+struct op_counters {
+	counter_t zero_copy_requests;
+	counter_t zero_copy_bytes;
+	counter_t copied_requests;
+	counter_t copied_bytes;
+};
+
+struct queue_counters {
+	_Alignas(64) struct op_counters read;
+	struct op_counters write;
+	/* requests that were copied, by why */
+	counter_t copied_no_feature;
+	counter_t copied_nothing_registered;
+	counter_t copied_other_memory;
+	counter_t flushes;
+	counter_t discards;
+	counter_t write_zeroes;
+	counter_t errors;
+	counter_t parked;  /* waited for an index to be published */
+	counter_t bounced; /* zero-copy, but misaligned for the storage behind */
+};
+
+struct state {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t device; /* N of /dev/ublkbN */
+	int32_t pid;	 /* of the server */
+	uint32_t nr_queues;
+	uint32_t depth;
+	uint32_t block_size; /* bytes */
+	uint64_t size;	     /* bytes */
+	uint8_t shmem_zc;
+	uint8_t read_only;
+	uint8_t pad[6];
+	char target[16];
+	char path[STATE_PATH_MAX]; /* empty: none */
+	counter_t buffers;	   /* gauges, not counters: set, not added to */
+	counter_t buffer_bytes;
+	counter_t clients;
+	counter_t refused; /* requests of clients that were refused */
+	struct queue_counters queues[];
+};
+
+/* Create the file for @device; -EEXIST when a live server has it. */
+int state_create(unsigned int device, unsigned int nr_queues, struct state **ret);
+
+/* Map an existing one read-only.  -ENOENT: no such server. */
+int state_open(unsigned int device, const struct state **ret);
+void state_close(const struct state *state);
+
+/* Remove the device's files below STATE_DIR and the sockets. */
+void state_remove(unsigned int device);
+
+/* Is the server that wrote @state still there? */
+bool state_alive(const struct state *state);
+
+/* Call @each for every device that has a state file, in order of number. */
+int state_for_each(int (*each)(unsigned int device, void *arg), void *arg);
+
+/* Sum of all queues. */
+void state_sum(const struct state *state, struct queue_counters *ret);
+
+#endif

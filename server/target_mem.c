@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * target_mem.c - a RAM disk: the file target on a memfd.
+ *
+ * Not a malloc'ed area and memcpy: registered client memory must only be
+ * touched by system calls (queue.c says why), and this way there is one path.
+ * It is lost when the server ends.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "target.h"
+#include "target_file.h"
+
+static int mem_open(struct target *target)
+{
+	target->fd = memfd_create("ublkzc-mem", MFD_CLOEXEC);
+	if (target->fd < 0)
+		return log_error(-errno, "memfd_create");
+	target->block_size = target->block_size ? target->block_size : 512;
+	target->size -= target->size % target->block_size;
+	if (ftruncate(target->fd, (off_t)target->size) < 0)
+		return log_error(-errno, "a RAM disk of %llu bytes",
+				 (unsigned long long)target->size);
+	target->memory_align = 1;
+	target->discard = true;
+	return 0;
+}
+
+const struct target_ops target_mem = {
+	.name = "mem",
+	.help = "a RAM disk (--size); gone when the server ends",
+	.takes_size = true,
+	.open = mem_open,
+	.submit = target_file_submit,
+	.cqe = target_file_cqe,
+	.close = target_file_close,
+};

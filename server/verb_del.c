@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * verb_del.c - stop servers and remove devices, also those whose server died.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "ctrl.h"
+#include "sizes.h"
+#include "state.h"
+#include "verbs.h"
+
+#define DEL_DEADLINE_MS 30000
+
+static const char usage_text[] = "usage: ublkzc del -n ID | -a\n";
+
+/* Ask the server to stop and wait until it is gone.  -ESRCH: it is dead. */
+static int stop_server(const struct state *state)
+{
+	struct pollfd gone = { .events = POLLIN };
+	int ret = 0;
+
+	if (!state_alive(state))
+		return -ESRCH;
+	gone.fd = (int)syscall(SYS_pidfd_open, state->pid, 0);
+	if (gone.fd < 0)
+		return -errno;
+	if (syscall(SYS_pidfd_send_signal, gone.fd, SIGTERM, NULL, 0) < 0)
+		ret = -errno;
+	else if (poll(&gone, 1, DEL_DEADLINE_MS) == 0)
+		ret = -ETIMEDOUT;
+	close(gone.fd);
+	return ret;
+}
+
+/* No server: the driver itself must be asked. */
+static int remove_orphan(unsigned int device)
+{
+	struct ublksrv_ctrl_dev_info info;
+	struct ctrl ctrl;
+	int ret = ctrl_open(&ctrl);
+
+	if (ret)
+		return ret;
+	ret = ctrl_get_info(&ctrl, device, &info);
+	if (ret == -ENODEV) {
+		ctrl_close(&ctrl);
+		return ret;
+	}
+	if (!ret)
+		ret = ctrl_stop_dev(&ctrl, device);
+	if (!ret || ret == -ENODEV)
+		ret = ctrl_del_dev(&ctrl, device);
+	ctrl_close(&ctrl);
+	return ret;
+}
+
+static int del_device(unsigned int device)
+{
+	const struct state *state = NULL;
+	int known = state_open(device, &state);
+	int ret = known ? -ESRCH : stop_server(state);
+
+	state_close(state);
+	if (ret == -ESRCH) {
+		ret = remove_orphan(device);
+		state_remove(device);
+		if (ret == -ENODEV && !known)
+			ret = 0; /* only the files were left */
+	}
+	if (ret == -ENODEV)
+		return log_error(ret, "there is no device %u (ublkzc list)", device);
+	if (ret == -ETIMEDOUT)
+		return log_error(ret, "the server of /dev/ublkb%u does not stop; is the device in use?",
+				 device);
+	return ret ? log_error(ret, "remove device %u", device) : 0;
+}
+
+static int del_each(unsigned int device, void *arg)
+{
+	int *failed = arg;
+
+	if (del_device(device))
+		*failed = 1;
+	return 0;
+}
+
+int verb_del(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "number", required_argument, NULL, 'n' },
+		{ "all", no_argument, NULL, 'a' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	uint64_t device = UINT64_MAX;
+	int all = 0;
+	int failed = 0;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "n:ah", longs, NULL)) != -1) {
+		if (c == 'a') {
+			all = 1;
+		} else if (c == 'n' && number_parse(optarg, 0, 1048575, &device) == 0) {
+			continue;
+		} else if (c == 'h') {
+			fputs(usage_text, stdout);
+			return 0;
+		} else {
+			if (c == 'n')
+				log_line(LOG_ERROR, "-n '%s': not a device id", optarg);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind < argc || all == (device != UINT64_MAX)) {
+		fputs(usage_text, stderr);
+		return EXIT_USAGE;
+	}
+	if (!all)
+		return del_device((unsigned int)device) ? EXIT_FAILURE : 0;
+	if (state_for_each(del_each, &failed))
+		failed = 1;
+	return failed ? EXIT_FAILURE : 0;
+}
