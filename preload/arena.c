@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * arena.c - the reservation and the memfds mapped into it.
+ *
+ * Whatever the system refuses (memfd_create under a seccomp filter, address
+ * space, descriptors) means "no capture" and nothing else.
+ */
+#include "arena.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "common/log.h"
+#include "config.h"
+#include "stats.h"
+#include "sys.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
+
+#define COLLAPSE_TRIES 3
+#define RESERVE_MIN (64UL << 20)
+
+char *_Atomic arena_base;
+_Atomic size_t arena_reserved;
+struct arena arenas[ARENAS_MAX];
+unsigned int arena_slots;
+static unsigned int nr_made; /* for the next arena's size and name */
+
+static size_t round_up(size_t n, size_t to)
+{
+	return (n + to - 1) & ~(to - 1);
+}
+
+/* Address space and file size are limited rarely; then we stay out of it. */
+static bool limited(void)
+{
+	struct rlimit64 limit = { 0 };
+
+	sys_call(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit, 0, 0);
+	if (limit.rlim_cur != RLIM64_INFINITY)
+		return true;
+	/* Growing the memfd past it would raise SIGXFSZ. */
+	sys_call(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0);
+	return limit.rlim_cur != RLIM64_INFINITY;
+}
+
+static bool reserve(void)
+{
+	size_t size;
+
+	if (arena_reserved)
+		return true;
+	if (limited())
+		return false;
+	for (size = ARENA_RESERVE; size >= RESERVE_MIN; size /= 2) {
+		long map = sys_mmap(NULL, size + ARENA_ALIGN, PROT_NONE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		if (sys_is_error(map))
+			continue;
+		arena_base = (char *)round_up((size_t)map, ARENA_ALIGN);
+		atomic_store_explicit(&arena_reserved, size, memory_order_release);
+		return true;
+	}
+	return false;
+}
+
+struct arena *arena_of(const void *p)
+{
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		struct arena *a = &arenas[i];
+
+		if (a->state != ARENA_EMPTY && (size_t)((const char *)p - a->base) < a->len)
+			return a;
+	}
+	return NULL;
+}
+
+/* The lowest place in the reservation where @len bytes are free. */
+static char *find_room(size_t len)
+{
+	char *at = arena_base;
+	bool moved = true;
+
+	while (moved) {
+		moved = false;
+		for (unsigned int i = 0; i < arena_slots; i++) {
+			const struct arena *a = &arenas[i];
+
+			if (a->state == ARENA_EMPTY || a->base >= at + len || a->base + a->len <= at)
+				continue;
+			at = a->base + a->len;
+			moved = true;
+		}
+	}
+	return (size_t)(at - arena_base) + len <= arena_reserved ? at : NULL;
+}
+
+static size_t bytes_in_arenas(void)
+{
+	size_t sum = 0;
+
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (arenas[i].state != ARENA_EMPTY)
+			sum += arenas[i].len;
+	return sum;
+}
+
+/* Double from arena to arena, so that they stay few. */
+static size_t next_size(size_t bytes)
+{
+	uint64_t size = config.arena_first;
+
+	for (unsigned int i = 0; i < nr_made && size < ARENA_GROWTH_MAX; i++)
+		size *= 2;
+	size = round_up(size, ARENA_ALIGN);
+	if (size < bytes)
+		size = round_up(bytes, ARENA_ALIGN);
+	if (config.max_bytes && bytes_in_arenas() + size > config.max_bytes)
+		size = round_up(bytes, ARENA_ALIGN);
+	if (config.max_bytes && bytes_in_arenas() + size > config.max_bytes)
+		return 0;
+	return size;
+}
+
+static int make_memfd(size_t len)
+{
+	char name[48];
+	long fd;
+	long ret;
+
+	log_format(name, sizeof(name), "ublkzc:%d:%u", (int)sys_getpid(), nr_made);
+	fd = sys_call(SYS_memfd_create, (long)name,
+		      MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL, 0, 0, 0, 0);
+	if (fd == -EINVAL)
+		fd = sys_call(SYS_memfd_create, (long)name, MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0, 0,
+			      0);
+	if (fd < 0)
+		return (int)fd;
+	fd = sys_move_fd_high((int)fd);
+	ret = sys_call(SYS_ftruncate, fd, (long)len, 0, 0, 0, 0);
+	if (ret == 0)
+		ret = sys_call(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
+			       0, 0, 0);
+	if (ret < 0) {
+		sys_close((int)fd);
+		return (int)ret;
+	}
+	return (int)fd;
+}
+
+static struct granule *make_granules(size_t len)
+{
+	long map = sys_mmap(NULL, len / ARENA_GRANULE * sizeof(struct granule),
+			    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			    0);
+
+	return sys_is_error(map) ? NULL : (struct granule *)map;
+}
+
+static struct arena *empty_slot(void)
+{
+	for (unsigned int i = 0; i < ARENAS_MAX; i++)
+		if (arenas[i].state == ARENA_EMPTY)
+			return &arenas[i];
+	return NULL;
+}
+
+static bool fill(struct arena *a, char *at, size_t len)
+{
+	struct stat st;
+	long map;
+
+	*a = (struct arena){ .base = at, .len = len, .fd = make_memfd(len) };
+	if (a->fd < 0)
+		return false;
+	a->granules = make_granules(len);
+	map = a->granules ? sys_mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, a->fd, 0) :
+			    -ENOMEM;
+	if (sys_is_error(map) || sys_fstat(a->fd, &st) < 0) {
+		sys_close(a->fd);
+		if (a->granules)
+			sys_munmap(a->granules, len / ARENA_GRANULE * sizeof(struct granule));
+		/* A shared mapping that came about must not stay behind. */
+		sys_mmap(at, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+			 -1, 0);
+		return false;
+	}
+	a->dev = st.st_dev;
+	a->ino = st.st_ino;
+	a->state = ARENA_SHARED;
+	if (a >= &arenas[arena_slots])
+		arena_slots = (unsigned int)(a - arenas) + 1;
+	return true;
+}
+
+struct arena *arena_new(size_t bytes)
+{
+	struct arena *a = empty_slot();
+	size_t len;
+	char *at;
+
+	if (!a || !reserve())
+		return NULL;
+	len = next_size(bytes);
+	at = len ? find_room(len) : NULL;
+	if (!at || !fill(a, at, len))
+		return NULL;
+	nr_made++;
+	stat_add(STAT_ARENAS, 1);
+	return a;
+}
+
+int arena_prepare(struct arena *a)
+{
+	int ret;
+
+	if (a->prepared)
+		return 0;
+	ret = sys_madvise(a->base, a->len, MADV_POPULATE_WRITE);
+	if (ret < 0)
+		return ret;
+	/* Huge pages are a gain, not a condition. */
+	for (size_t at = 0; at < a->len; at += ARENA_ALIGN) {
+		for (int i = 0; i < COLLAPSE_TRIES; i++) {
+			ret = sys_madvise(a->base + at, ARENA_ALIGN, MADV_COLLAPSE);
+			if (ret != -EAGAIN)
+				break;
+		}
+		if (ret == -EINVAL)
+			break; /* this kernel cannot */
+	}
+	a->prepared = true;
+	return 0;
+}
+
+bool arena_fd_valid(const struct arena *a)
+{
+	return sys_fd_is(a->fd, a->dev, a->ino);
+}
+
+void arena_release(struct arena *a)
+{
+	sys_mmap(a->base, a->len, PROT_NONE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	sys_munmap(a->granules, a->len / ARENA_GRANULE * sizeof(struct granule));
+	if (arena_fd_valid(a))
+		sys_close(a->fd);
+	*a = (struct arena){ .state = ARENA_EMPTY, .fd = -1 };
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * arena.h - memory that can be shared with a server.
+ *
+ * One PROT_NONE reservation per process; arenas are sealed memfds mapped
+ * MAP_SHARED inside it.  "Is this pointer ours?" is one subtract and one
+ * compare, and false from the first instruction (size 0).
+ *
+ * An arena is handed out in granules of 4 KiB, so that no two blocks share a
+ * page.  All bookkeeping is in private memory: the server can write to the
+ * arena, and must not be able to harm us with it.
+ *
+ * States: SHARED (in use), RETIRED (a fork made its memory private: blocks
+ * in it live on, no new ones are made), EMPTY (slot unused).
+ *
+ * Everything but arena_owns() is called with the lock of blocks.c held, or
+ * while there is one thread only.
+ */
+#ifndef UBLKZC_PRELOAD_ARENA_H
+#define UBLKZC_PRELOAD_ARENA_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define ARENA_GRANULE 4096UL
+#define ARENA_ALIGN (2UL << 20)	      /* of arenas, and the most a block can ask for */
+#define ARENA_SIZE_MAX (4ULL << 30)   /* bytes: one registered buffer */
+#define ARENA_GROWTH_MAX (1ULL << 30) /* bytes: arenas double up to this */
+#define ARENA_RESERVE (64ULL << 30)   /* bytes of address space, halved on failure */
+#define ARENAS_MAX 256U
+
+enum arena_state { ARENA_EMPTY, ARENA_SHARED, ARENA_RETIRED };
+
+/* Per granule; valid in the first and the last granule of a run. */
+struct granule {
+	uint32_t len;  /* of the run, in granules */
+	uint32_t next; /* free runs: in their bin, granule index + 1, 0: none */
+	uint32_t prev;
+	uint8_t state; /* enum granule_state of blocks.c */
+};
+
+struct arena {
+	enum arena_state state;
+	char *base;
+	size_t len;		  /* bytes */
+	int fd;			  /* memfd, -1: closed */
+	dev_t dev;		  /* of the memfd, to recognise fd */
+	ino_t ino;
+	bool prepared;		  /* populated and collapsed */
+	struct granule *granules; /* len / ARENA_GRANULE of them */
+	uint32_t high;		  /* granules from here on were never used: zero */
+	uint32_t used;		  /* granules in blocks */
+};
+
+/* Set once, base first; read by arena_owns() without a lock. */
+extern char *_Atomic arena_base;
+extern _Atomic size_t arena_reserved; /* 0: nothing is ours */
+
+extern struct arena arenas[ARENAS_MAX];
+extern unsigned int arena_slots; /* slots from here on were never used */
+
+static inline bool arena_owns(const void *p)
+{
+	size_t reserved = atomic_load_explicit(&arena_reserved, memory_order_acquire);
+
+	return (size_t)((const char *)p -
+			atomic_load_explicit(&arena_base, memory_order_relaxed)) < reserved;
+}
+
+/* The arena that @p is in; NULL if it is in none (a hole of the reservation). */
+struct arena *arena_of(const void *p);
+
+/* A new SHARED arena with room for @bytes; NULL when that cannot be had. */
+struct arena *arena_new(size_t bytes);
+
+/* Populate it and gather it into huge pages.  0 or a negative errno. */
+int arena_prepare(struct arena *a);
+
+/* Give its memory and slot back; it must hold no blocks. */
+void arena_release(struct arena *a);
+
+/* Does fd still name the memfd? */
+bool arena_fd_valid(const struct arena *a);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * blocks.h - the allocator inside the arenas.
+ *
+ * Blocks are runs of whole granules (4 KiB) and start on one.  One lock; it is
+ * held for a few dozen instructions, except while an arena is made, and is
+ * taken by fork.c around a fork.  Blocks in RETIRED arenas can be freed, not
+ * made.
+ */
+#ifndef UBLKZC_PRELOAD_BLOCKS_H
+#define UBLKZC_PRELOAD_BLOCKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "arena.h"
+
+/*
+ * @align: a power of two.  The block is at least @size bytes; NULL: let libc
+ * do it (the reason is counted).  @zero: all of it reads as zero.
+ */
+void *block_alloc(size_t size, size_t align, bool zero);
+
+/* @p as block_alloc returned it.  Anything else in the reservation is
+ * counted and ignored. */
+void block_free(void *p);
+
+/* Bytes usable at @p; 0 when it is no block. */
+size_t block_size(const void *p);
+
+/* Make @p hold @size bytes where it is.  False: it has to move. */
+bool block_resize(void *p, size_t size);
+
+void blocks_lock(void);
+void blocks_unlock(void);
+void blocks_lock_reset(void); /* in a child: its only thread holds nothing */
+
+/* Call @each for every run of used granules of @a. */
+void blocks_for_each_used(struct arena *a, void (*each)(char *at, size_t len, void *arg),
+			  void *arg);
+
+/* No new blocks in @a from here on.  Lock held. */
+void blocks_retire(struct arena *a);
+
+/* Structural check of everything, for tests.  Lock held. */
+bool blocks_valid(void);
+
+#endif

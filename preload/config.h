@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* config.h - the UBLKZC_* variables; docs/environment.md is the prose. */
+#ifndef UBLKZC_PRELOAD_CONFIG_H
+#define UBLKZC_PRELOAD_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum capture_mode { CAPTURE_AUTO, CAPTURE_NONE, CAPTURE_ALIGNED, CAPTURE_MALLOC };
+enum fork_mode { FORK_AUTO, FORK_COPY, FORK_PRIVATE };
+
+struct config {
+	bool disable;
+	bool stats;
+	int log_level; /* enum log_level */
+	enum capture_mode capture;
+	enum fork_mode fork;
+	uint64_t malloc_min;	/* bytes */
+	uint64_t fork_copy_max; /* bytes */
+	uint64_t arena_first;	/* bytes of the first arena */
+	uint64_t max_bytes;	/* all arenas together; 0: no limit of ours */
+	uint64_t connect_ms;
+	const char *socket_dir; /* borrowed from the environment or static */
+	const char *legacy_dir;
+};
+
+extern struct config config;
+
+/* Fill @ret from @environ (as in environ(7)); complains once per bad variable. */
+void config_read(char *const *environ_list, struct config *ret);
+
+#endif

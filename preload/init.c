@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * init.c - switch the shim on, or leave it off.
+ *
+ * Runs once, as a constructor, without a system call.  Until then, and for
+ * ever when something speaks against it, every wrapper passes through.
+ *
+ * All or nothing: if the program brings an allocator that wins over ours for
+ * some of the functions, a block of ours could reach a foreign free.  So we
+ * call the functions the way the program would, and see which are ours.
+ */
+#include "init.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "config.h"
+#include "fork.h"
+#include "next.h"
+#include "profile.h"
+#include "shim.h"
+#include "stats.h"
+
+/* Present when a sanitizer's runtime is in the process. */
+extern void __asan_init(void) __attribute__((weak));
+extern void __tsan_init(void) __attribute__((weak));
+extern void __msan_init(void) __attribute__((weak));
+
+/* Volatile, so that the calls are made and go where the linker says. */
+static void *(*volatile probe_malloc)(size_t) = malloc;
+static void (*volatile probe_free)(void *) = free;
+static int (*volatile probe_memalign)(void **, size_t, size_t) = posix_memalign;
+
+static bool allocator_is_ours(void)
+{
+	void *aligned = NULL;
+	void *p;
+	unsigned int before[ALLOC_CALLS];
+
+	for (int i = 0; i < ALLOC_CALLS; i++)
+		before[i] = alloc_calls[i];
+	p = probe_malloc(64);
+	if (probe_memalign(&aligned, 64, 64))
+		aligned = NULL;
+	probe_free(p);
+	probe_free(aligned);
+	for (int i = 0; i < ALLOC_CALLS; i++)
+		if (alloc_calls[i] == before[i])
+			return false;
+	return true;
+}
+
+static const char *why_off(void)
+{
+	if (getauxval(AT_SECURE))
+		return "the program runs with raised privileges (setuid, capabilities)";
+	if (config.disable)
+		return "UBLKZC_DISABLE is set";
+	if (__asan_init || __tsan_init || __msan_init)
+		return "the program is built with a sanitizer";
+	if (sysconf(_SC_PAGESIZE) != (long)ARENA_GRANULE)
+		return "the page size is not 4096 bytes";
+	if (config.capture == CAPTURE_NONE)
+		return "UBLKZC_CAPTURE=none";
+	if (!allocator_is_ours())
+		return "the program's own allocator wins over a preloaded one (static jemalloc, "
+		       "tcmalloc, own malloc); nothing can be captured";
+	return NULL;
+}
+
+__attribute__((constructor(101))) static void start(void)
+{
+	int saved = errno;
+
+	next_ready();
+	log_init("libublkzc", LOG_WARN);
+	/* A program with raised privileges must not even be told how to log. */
+	if (!getauxval(AT_SECURE))
+		config_read(environ, &config);
+	log_init("libublkzc", (enum log_level)config.log_level);
+	shim.off_reason = why_off();
+	shim.malloc_min = config.malloc_min;
+	shim.capture_malloc = config.capture == CAPTURE_MALLOC ||
+			      (config.capture == CAPTURE_AUTO &&
+			       profile_captures_malloc(program_invocation_short_name));
+	/* Early, so that our prepare handler runs last and the child's first. */
+	if (!shim.off_reason && pthread_atfork(fork_prepare, fork_parent, fork_child))
+		shim.off_reason = "no memory for the fork handlers";
+	shim.watch = shim.off_reason == NULL;
+	shim.on = shim.off_reason == NULL;
+	errno = saved;
+}
+
+/* Later destructors still allocate and free, so nothing is taken down. */
+__attribute__((destructor)) static void finish(void)
+{
+	if (config.stats)
+		stats_print(shim.off_reason);
+}

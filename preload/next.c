@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* next.c - see next.h. */
+#include "next.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define POOL_SIZE 16384 /* bytes; dlsym has been seen to take a few hundred */
+
+struct next next;
+
+enum { UNRESOLVED, RESOLVING, RESOLVED };
+
+static atomic_int state;
+static _Alignas(64) char pool[POOL_SIZE];
+static atomic_size_t pool_used;
+
+#define RESOLVE(field, symbol) (next.field = (__typeof__(next.field))dlsym(RTLD_NEXT, symbol))
+
+static void resolve(void)
+{
+	RESOLVE(malloc, "malloc");
+	RESOLVE(calloc, "calloc");
+	RESOLVE(realloc, "realloc");
+	RESOLVE(free, "free");
+	RESOLVE(posix_memalign, "posix_memalign");
+	RESOLVE(aligned_alloc, "aligned_alloc");
+	RESOLVE(memalign, "memalign");
+	RESOLVE(valloc, "valloc");
+	RESOLVE(pvalloc, "pvalloc");
+	RESOLVE(malloc_usable_size, "malloc_usable_size");
+	RESOLVE(free_sized, "free_sized");
+	RESOLVE(free_aligned_sized, "free_aligned_sized");
+	RESOLVE(open, "open");
+	RESOLVE(open64, "open64");
+	RESOLVE(openat, "openat");
+	RESOLVE(openat64, "openat64");
+	RESOLVE(open_2, "__open_2");
+	RESOLVE(open64_2, "__open64_2");
+	RESOLVE(openat_2, "__openat_2");
+	RESOLVE(openat64_2, "__openat64_2");
+	RESOLVE(fcntl, "fcntl");
+	RESOLVE(fcntl64, "fcntl64");
+}
+
+bool next_ready(void)
+{
+	int expected = UNRESOLVED;
+	int saved;
+
+	if (atomic_load_explicit(&state, memory_order_acquire) == RESOLVED)
+		return true;
+	if (!atomic_compare_exchange_strong(&state, &expected, RESOLVING))
+		return expected == RESOLVED;
+	saved = errno;
+	resolve();
+	errno = saved;
+	atomic_store_explicit(&state, RESOLVED, memory_order_release);
+	return true;
+}
+
+void *next_pool_alloc(size_t size, size_t align)
+{
+	size_t need = (size + align + 63) & ~(size_t)63;
+	size_t at;
+
+	if (need < size || need > POOL_SIZE)
+		return NULL;
+	at = atomic_fetch_add(&pool_used, need);
+	if (at + need > POOL_SIZE)
+		return NULL;
+	return (void *)(((uintptr_t)pool + at + align - 1) & ~(uintptr_t)(align - 1));
+}
+
+bool next_pool_owns(const void *p)
+{
+	return (size_t)((const char *)p - pool) < POOL_SIZE;
+}
+
+size_t next_pool_size(const void *p)
+{
+	return (size_t)(pool + POOL_SIZE - (const char *)p);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * next.h - the functions behind ours: libc's, or those of the next preload.
+ *
+ * Resolved once, by dlsym(RTLD_NEXT), on the first call of any wrapper.  What
+ * dlsym itself allocates meanwhile comes from a small static pool.
+ */
+#ifndef UBLKZC_PRELOAD_NEXT_H
+#define UBLKZC_PRELOAD_NEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct next {
+	void *(*malloc)(size_t);
+	void *(*calloc)(size_t, size_t);
+	void *(*realloc)(void *, size_t);
+	void (*free)(void *);
+	int (*posix_memalign)(void **, size_t, size_t);
+	void *(*aligned_alloc)(size_t, size_t);
+	void *(*memalign)(size_t, size_t);
+	void *(*valloc)(size_t);
+	void *(*pvalloc)(size_t);
+	size_t (*malloc_usable_size)(void *);
+	void (*free_sized)(void *, size_t);		 /* glibc 2.43; may be NULL */
+	void (*free_aligned_sized)(void *, size_t, size_t); /* glibc 2.43; may be NULL */
+	int (*open)(const char *, int, ...);
+	int (*open64)(const char *, int, ...);
+	int (*openat)(int, const char *, int, ...);
+	int (*openat64)(int, const char *, int, ...);
+	int (*open_2)(const char *, int);
+	int (*open64_2)(const char *, int);
+	int (*openat_2)(int, const char *, int);
+	int (*openat64_2)(int, const char *, int);
+	int (*fcntl)(int, int, ...);
+	int (*fcntl64)(int, int, ...);
+};
+
+/* Resolved when this returns true; false: being resolved right now, by the
+ * calling thread further up, or by another. */
+bool next_ready(void);
+
+extern struct next next;
+
+/* The pool for allocations made while resolving. */
+void *next_pool_alloc(size_t size, size_t align);
+bool next_pool_owns(const void *p);
+size_t next_pool_size(const void *p); /* an upper bound of what may be read */
+
+#endif

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * session.c - connect, prove access, hand over the arenas.
+ *
+ * One thread at a time works on sessions; another one that opens a file
+ * meanwhile just goes on (its memory is sent by the first).  The socket is
+ * checked before each use, because programs close descriptors that they do
+ * not know; then the session is lost, and made anew at the next open.
+ */
+#include "session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+
+#include "blocks.h"
+#include "common/blkdev.h"
+#include "common/log.h"
+#include "common/wire.h"
+#include "config.h"
+#include "shim.h"
+#include "stats.h"
+#include "sys.h"
+
+struct session {
+	bool used;
+	bool live;
+	bool legacy;
+	unsigned int device;
+	int fd; /* live and not legacy: the connection */
+	dev_t dev;
+	ino_t ino;
+	uint32_t seq;
+	long long retry_at; /* not live: when to try again, ms */
+	struct handed {
+		ino_t ino;    /* of the arena that was in this slot; 0: none sent */
+		uint32_t seq; /* of its ADD */
+		int index;    /* what the server called it; -1: not known yet */
+	} sent[ARENAS_MAX];
+};
+
+static struct session sessions[SESSIONS_MAX];
+static atomic_uint nr_live;
+static atomic_flag busy = ATOMIC_FLAG_INIT;
+static atomic_bool missed; /* an arena was made while busy: send it afterwards */
+/* st_dev that led to no ublk disk last time: most programs ask for one only. */
+static _Atomic dev_t not_ublk;
+
+bool session_armed(void)
+{
+	return atomic_load_explicit(&nr_live, memory_order_relaxed) != 0;
+}
+
+static void lose(struct session *s)
+{
+	if (!s->live)
+		return;
+	s->live = false;
+	s->retry_at = 0;
+	memset(s->sent, 0, sizeof(s->sent));
+	atomic_fetch_sub(&nr_live, 1);
+	stat_add(STAT_SESSION_LOST, 1);
+	if (!s->legacy && sys_fd_is(s->fd, s->dev, s->ino))
+		sys_close(s->fd);
+}
+
+/* ---- talking ---- */
+
+static int connect_to(const char *dir, unsigned int device, int type)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	long fd;
+	long ret;
+
+	log_format(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, dir, device);
+	fd = sys_call(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, 0, 0, 0);
+	if (fd < 0)
+		return (int)fd;
+	ret = sys_call(SYS_connect, fd, (long)&addr, sizeof(addr), 0, 0, 0);
+	if (ret < 0) {
+		sys_close((int)fd);
+		return (int)ret;
+	}
+	return sys_move_fd_high((int)fd);
+}
+
+/* A reply before @deadline (ms).  0, -ETIMEDOUT, or the connection's end. */
+static int read_reply(int fd, long long deadline, struct wire_reply *ret)
+{
+	char buf[sizeof(*ret) + 1];
+	int fds[WIRE_FDS_MAX];
+	unsigned int nr_fds;
+	long len;
+
+	for (;;) {
+		long long left = deadline - sys_now_ms();
+
+		len = wire_recv(fd, buf, sizeof(buf), fds, &nr_fds);
+		if (len != -EAGAIN && len != -EINTR)
+			break;
+		if (left <= 0)
+			return -ETIMEDOUT;
+		sys_poll_in(fd, (int)left);
+	}
+	if (nr_fds == 1)
+		sys_close(fds[0]); /* a server has none to give */
+	if (len <= 0)
+		return len ? (int)len : -EPIPE;
+	return wire_reply_decode(buf, (size_t)len, ret);
+}
+
+static void note_reply(struct session *s, const struct wire_reply *reply)
+{
+	if (reply->type != WIRE_ADD)
+		return;
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (s->sent[i].ino && s->sent[i].seq == reply->seq && !reply->status)
+			s->sent[i].index = (int)reply->index;
+	stat_add(reply->status ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
+	if (reply->status) {
+		stats_last_refusal(reply->reason);
+		log_line(LOG_INFO, "an arena was refused: %s", wire_reason_text(reply->reason));
+	}
+}
+
+/* Answers that have come by now; never waits. */
+static void drain(struct session *s)
+{
+	struct wire_reply reply;
+	int ret;
+
+	while ((ret = read_reply(s->fd, 0, &reply)) == 0)
+		note_reply(s, &reply);
+	if (ret != -ETIMEDOUT)
+		lose(s);
+}
+
+static bool usable(struct session *s)
+{
+	if (!s->live)
+		return false;
+	if (s->legacy)
+		return true;
+	if (!sys_fd_is(s->fd, s->dev, s->ino))
+		lose(s);
+	else
+		drain(s);
+	return s->live;
+}
+
+/* ---- handing over ---- */
+
+static int send_add(struct session *s, const struct arena *a)
+{
+	struct wire_request req;
+
+	wire_request_init(&req, WIRE_ADD, ++s->seq);
+	req.length = a->len;
+	return wire_send(s->fd, &req, sizeof(req), a->fd);
+}
+
+/* One connection a buffer: one byte and the memfd there, an index back. */
+static int send_legacy(struct session *s, const struct arena *a, long long deadline)
+{
+	int fd = connect_to(config.legacy_dir, s->device, SOCK_STREAM);
+	int32_t index = -1;
+	int ret;
+
+	if (fd < 0)
+		return fd;
+	ret = wire_send(fd, "", 1, a->fd);
+	while (!ret) {
+		long long left = deadline - sys_now_ms();
+
+		if (sys_call(SYS_recvfrom, fd, (long)&index, sizeof(index), 0, 0, 0) ==
+		    (long)sizeof(index))
+			break;
+		if (left <= 0)
+			ret = -ETIMEDOUT;
+		else
+			sys_poll_in(fd, (int)left);
+	}
+	sys_close(fd);
+	if (!ret && index < 0)
+		ret = index;
+	stat_add(ret ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
+	return ret;
+}
+
+/* 1 when an answer is to come, else 0. */
+static unsigned int hand_over(struct session *s, struct arena *a, long long deadline)
+{
+	int ret;
+
+	if (a->state != ARENA_SHARED || s->sent[a - arenas].ino == a->ino || !arena_fd_valid(a) ||
+	    arena_prepare(a) < 0)
+		return 0;
+	ret = s->legacy ? send_legacy(s, a, deadline) : send_add(s, a);
+	if (ret) {
+		if (!s->legacy)
+			lose(s);
+		return 0;
+	}
+	s->sent[a - arenas] = (struct handed){ .ino = a->ino, .seq = s->seq, .index = -1 };
+	return !s->legacy;
+}
+
+static void hand_over_all(struct session *s, long long deadline)
+{
+	unsigned int waiting = 0;
+	struct wire_reply reply;
+
+	blocks_lock();
+	for (unsigned int i = 0; i < arena_slots && s->live; i++)
+		waiting += hand_over(s, &arenas[i], deadline);
+	blocks_unlock();
+	/* Populating took its time; the server has its own. */
+	deadline = sys_now_ms() + (long long)config.connect_ms;
+	while (waiting && s->live) {
+		int ret = read_reply(s->fd, deadline, &reply);
+
+		if (ret == -ETIMEDOUT) {
+			stat_add(STAT_DEADLINE, 1);
+			return; /* the answers are read later */
+		}
+		if (ret)
+			lose(s);
+		else
+			note_reply(s, &reply);
+		waiting--;
+	}
+}
+
+void session_arena_added(struct arena *a)
+{
+	if (!session_armed())
+		return;
+	if (atomic_flag_test_and_set(&busy)) {
+		missed = true;
+		return;
+	}
+	for (unsigned int i = 0; i < SESSIONS_MAX; i++)
+		if (sessions[i].used && usable(&sessions[i]))
+			hand_over(&sessions[i], a, sys_now_ms() + (long long)config.connect_ms);
+	atomic_flag_clear(&busy);
+}
+
+void session_arena_gone(const struct arena *a)
+{
+	unsigned int slot = (unsigned int)(a - arenas);
+	struct wire_request req;
+
+	if (!session_armed() || atomic_flag_test_and_set(&busy))
+		return; /* it stays registered until the session ends */
+	for (unsigned int i = 0; i < SESSIONS_MAX; i++) {
+		struct session *s = &sessions[i];
+
+		if (!s->used || !usable(s) || s->legacy || s->sent[slot].ino != a->ino ||
+		    s->sent[slot].index < 0)
+			continue;
+		wire_request_init(&req, WIRE_REMOVE, ++s->seq);
+		req.index = (uint32_t)s->sent[slot].index;
+		if (wire_send(s->fd, &req, sizeof(req), -1))
+			lose(s);
+		s->sent[slot].ino = 0;
+	}
+	atomic_flag_clear(&busy);
+}
+
+/* ---- arming ---- */
+
+static struct session *find_session(unsigned int device)
+{
+	struct session *spare = NULL;
+
+	for (unsigned int i = 0; i < SESSIONS_MAX; i++) {
+		if (sessions[i].used && sessions[i].device == device)
+			return &sessions[i];
+		if (!sessions[i].used && !spare)
+			spare = &sessions[i];
+	}
+	if (spare)
+		*spare = (struct session){ .used = true, .device = device, .fd = -1 };
+	return spare;
+}
+
+static int say_hello(struct session *s, int proof, long long deadline)
+{
+	struct wire_request req;
+	struct wire_reply reply;
+	int ret;
+
+	wire_request_init(&req, WIRE_HELLO, ++s->seq);
+	req.pid = (uint32_t)sys_getpid();
+	ret = wire_send(s->fd, &req, sizeof(req), proof);
+	if (!ret)
+		ret = read_reply(s->fd, deadline, &reply);
+	if (ret) {
+		stat_add(ret == -ETIMEDOUT ? STAT_DEADLINE : STAT_REFUSED, 1);
+		return ret;
+	}
+	if (reply.type != WIRE_HELLO || reply.status) {
+		stat_add(STAT_REFUSED, 1);
+		stats_last_refusal(reply.reason);
+		log_line(LOG_INFO, "/dev/ublkb%u: the server refused us: %s", s->device,
+			 wire_reason_text(reply.reason));
+		return reply.status ? reply.status : -EPROTO;
+	}
+	return 0;
+}
+
+static int greet(struct session *s, int proof, long long deadline)
+{
+	struct stat st;
+	int ret = sys_fstat(s->fd, &st);
+
+	if (ret == 0)
+		ret = say_hello(s, proof, deadline);
+	if (ret) {
+		sys_close(s->fd);
+		return ret;
+	}
+	s->dev = st.st_dev;
+	s->ino = st.st_ino;
+	return 0;
+}
+
+static bool legacy_server(unsigned int device)
+{
+	int fd = connect_to(config.legacy_dir, device, SOCK_STREAM);
+
+	if (fd >= 0)
+		sys_close(fd);
+	return fd >= 0;
+}
+
+static void establish(struct session *s, int proof)
+{
+	long long now = sys_now_ms();
+	long long deadline = now + (long long)config.connect_ms;
+
+	if (now < s->retry_at)
+		return;
+	s->retry_at = now + SESSION_RETRY_MS;
+	s->fd = connect_to(config.socket_dir, s->device, SOCK_SEQPACKET);
+	s->legacy = s->fd < 0 && legacy_server(s->device);
+	if (s->fd < 0 && !s->legacy) {
+		stat_add(STAT_NO_SERVER, 1);
+		log_line(LOG_INFO, "/dev/ublkb%u: no server at %s: error %d", s->device,
+			 config.socket_dir, s->fd);
+		return;
+	}
+	if (!s->legacy && greet(s, proof, deadline))
+		return;
+	s->live = true;
+	memset(s->sent, 0, sizeof(s->sent));
+	atomic_fetch_add(&nr_live, 1);
+	stat_add(STAT_ARMED, 1);
+	if (s->legacy)
+		stat_add(STAT_LEGACY, 1);
+}
+
+/* A program that opens first and allocates then has its first arena ready and
+ * registered by the time it asks for memory. */
+static void ensure_arena(void)
+{
+	bool any = false;
+
+	blocks_lock();
+	for (unsigned int i = 0; i < arena_slots; i++)
+		any = any || arenas[i].state == ARENA_SHARED;
+	if (!any)
+		shim_new_arena(ARENA_GRANULE);
+	blocks_unlock();
+}
+
+static void arm(unsigned int device, int proof)
+{
+	struct session *s = find_session(device);
+
+	if (!s)
+		return; /* SESSIONS_MAX disks: the rest is copied */
+	if (!usable(s))
+		establish(s, proof);
+	if (!s->live)
+		return;
+	if (shim.on)
+		ensure_arena();
+	hand_over_all(s, sys_now_ms() + (long long)config.connect_ms);
+}
+
+/* What other threads made while we were busy. */
+static void send_missed(void)
+{
+	while (atomic_exchange(&missed, false) && !atomic_flag_test_and_set(&busy)) {
+		for (unsigned int i = 0; i < SESSIONS_MAX; i++)
+			if (sessions[i].used && usable(&sessions[i]))
+				hand_over_all(&sessions[i], sys_now_ms());
+		atomic_flag_clear(&busy);
+	}
+}
+
+static void watch(int fd)
+{
+	struct blkdev_ublk found;
+	struct stat st;
+	dev_t dev;
+	int ret;
+
+	if (sys_fstat(fd, &st) < 0)
+		return;
+	stat_add(STAT_DIRECT_OPENS, 1);
+	dev = st.st_dev;
+	if (!S_ISBLK(st.st_mode) && dev == atomic_load_explicit(&not_ublk, memory_order_relaxed)) {
+		stat_add(STAT_NOT_UBLK, 1);
+		return;
+	}
+	ret = blkdev_find_ublk_fd(fd, &found);
+	if (ret < 0 && ret != -ENOTBLK) {
+		stat_add(STAT_LOOKUP_FAILED, 1);
+		return;
+	}
+	if (ret || !found.nr) {
+		stat_add(STAT_NOT_UBLK, 1);
+		/* A disk's number may be another disk's tomorrow, a mounted
+		 * file system stays where it is. */
+		if (!S_ISBLK(st.st_mode))
+			atomic_store_explicit(&not_ublk, dev, memory_order_relaxed);
+		return;
+	}
+	/* In a vfork child the descriptors are its own, but this memory is not. */
+	if (!shim_mark_owner() || shim.owner != sys_getpid())
+		return;
+	if (atomic_flag_test_and_set(&busy))
+		return;
+	for (unsigned int i = 0; i < found.nr; i++)
+		arm(found.ids[i], fd);
+	atomic_flag_clear(&busy);
+	send_missed();
+}
+
+void session_watch_fd(int fd)
+{
+	int saved = errno;
+
+	watch(fd);
+	errno = saved;
+}
+
+void session_forget(void)
+{
+	for (unsigned int i = 0; i < SESSIONS_MAX; i++) {
+		struct session *s = &sessions[i];
+
+		if (s->live && !s->legacy && sys_fd_is(s->fd, s->dev, s->ino))
+			sys_close(s->fd);
+		*s = (struct session){ .fd = -1 };
+	}
+	nr_live = 0;
+	atomic_flag_clear(&busy);
+}

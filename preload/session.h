@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * session.h - the sessions with the servers of the disks we do direct I/O to.
+ *
+ * A session is made when a descriptor with O_DIRECT turns out to live on a
+ * ublk disk ("arming").  Arming waits for the server, at most
+ * UBLKZC_CONNECT_MS milliseconds; nothing else ever waits.  No outcome changes
+ * the result of the program's call.
+ */
+#ifndef UBLKZC_PRELOAD_SESSION_H
+#define UBLKZC_PRELOAD_SESSION_H
+
+#include <stdbool.h>
+
+#include "arena.h"
+
+#define SESSIONS_MAX 16U	  /* ublk disks one process can be armed for */
+#define SESSION_RETRY_MS 1000	  /* between attempts for one disk */
+
+/* Is there at least one session?  Any thread. */
+bool session_armed(void);
+
+/* @fd was opened with, or has got, O_DIRECT.  Preserves errno. */
+void session_watch_fd(int fd);
+
+/* A new arena (blocks.c's lock is held): send it to all, waiting for none. */
+void session_arena_added(struct arena *a);
+
+/* @a is about to be released (lock held): the servers may forget it. */
+void session_arena_gone(const struct arena *a);
+
+/* In a forked child: the sessions are the parent's. */
+void session_forget(void);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * shim.c - state of the shim in this process.
+ *
+ * A page that the kernel wipes on fork tells a child that our fork handlers
+ * did not see (_Fork, raw clone) from the process that owns the arenas.  A
+ * vfork child runs in its parent's memory: the page is intact, but the process
+ * number differs, and it must not change state (its descriptors are its own).
+ */
+#include "shim.h"
+
+#include <sys/mman.h>
+
+#include "session.h"
+#include "stats.h"
+#include "sys.h"
+
+struct shim shim;
+
+static volatile unsigned char *own_byte; /* NULL until there is an arena */
+
+bool shim_mark_owner(void)
+{
+	long map;
+
+	if (own_byte)
+		return true;
+	map = sys_mmap(NULL, ARENA_GRANULE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		       0);
+	if (sys_is_error(map))
+		return false;
+	if (sys_madvise((void *)map, ARENA_GRANULE, MADV_WIPEONFORK) < 0) {
+		sys_munmap((void *)map, ARENA_GRANULE);
+		return false;
+	}
+	own_byte = (unsigned char *)map;
+	shim_child_is_owner();
+	return true;
+}
+
+void shim_child_is_owner(void)
+{
+	shim.owner = sys_getpid();
+	if (own_byte)
+		*own_byte = 1;
+}
+
+bool shim_is_owner(void)
+{
+	return !own_byte || *own_byte;
+}
+
+struct arena *shim_new_arena(size_t bytes)
+{
+	struct arena *a;
+
+	if (!shim_mark_owner() || shim.owner != sys_getpid())
+		return NULL;
+	a = arena_new(bytes);
+	if (a)
+		session_arena_added(a);
+	return a;
+}

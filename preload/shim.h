@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * shim.h - is the shim on, for what, and in which process.
+ */
+#ifndef UBLKZC_PRELOAD_SHIM_H
+#define UBLKZC_PRELOAD_SHIM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "arena.h"
+
+struct shim {
+	_Atomic bool on;	     /* allocation wrappers capture at all */
+	_Atomic bool watch;	     /* descriptor wrappers look at O_DIRECT */
+	bool capture_malloc;	     /* large malloc too */
+	size_t malloc_min;	     /* bytes */
+	const char *off_reason;	     /* why not on; NULL: it is */
+	_Atomic int owner;	     /* process that the arenas belong to */
+};
+
+extern struct shim shim;
+
+/* The arenas' process: false in a child made behind our back (_Fork, clone). */
+bool shim_is_owner(void);
+
+/*
+ * For blocks.c, its lock held: a new arena, sent to the servers we have
+ * sessions with.  NULL: none can be had here and now.
+ */
+struct arena *shim_new_arena(size_t bytes);
+
+/* First arena of a process: from here on forks are watched. */
+bool shim_mark_owner(void);
+
+/* After a fork that our handlers saw: the child is the owner of what it has. */
+void shim_child_is_owner(void);
+
+#endif
