@@ -3,7 +3,7 @@
  * session.c - connect, prove access, hand over the arenas.
  *
  * One thread at a time works on sessions; another one that opens a file
- * meanwhile just goes on (its memory is sent by the first).  The socket is
+ * meanwhile waits for it, no longer than the deadline.  The socket is
  * checked before each use, because programs close descriptors that they do
  * not know; then the session is lost, and made anew at the next open.
  */
@@ -404,6 +404,25 @@ static void send_missed(void)
 	}
 }
 
+/*
+ * Another thread may be arming for the same disk right now; its end is worth
+ * waiting for, because this thread's I/O would be copied until then.
+ */
+static bool become_busy(void)
+{
+	long long deadline = sys_now_ms() + (long long)config.connect_ms;
+
+	while (atomic_flag_test_and_set(&busy)) {
+		if (sys_now_ms() >= deadline) {
+			stat_add(STAT_DEADLINE, 1);
+			missed = true;
+			return false;
+		}
+		sys_sleep_us(200);
+	}
+	return true;
+}
+
 static void watch(int fd)
 {
 	struct blkdev_ublk found;
@@ -435,7 +454,7 @@ static void watch(int fd)
 	/* In a vfork child the descriptors are its own, but this memory is not. */
 	if (!shim_mark_owner() || shim.owner != sys_getpid())
 		return;
-	if (atomic_flag_test_and_set(&busy))
+	if (!become_busy())
 		return;
 	for (unsigned int i = 0; i < found.nr; i++)
 		arm(found.ids[i], fd);

@@ -24,6 +24,7 @@ long sys_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 int sys_munmap(void *addr, size_t len);
 int sys_poll_in(int fd, int timeout_ms); /* 1 readable or hung up, 0 timeout */
 long long sys_now_ms(void);		 /* CLOCK_MONOTONIC */
+void sys_sleep_us(long us);
 
 /* Move @fd to a number that programs are unlikely to use, close-on-exec. */
 int sys_move_fd_high(int fd);

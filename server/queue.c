@@ -293,6 +293,7 @@ static int decode(struct queue *q, const struct ublksrv_io_desc *iod, struct req
 	rq->offset = offset;
 	rq->len = (uint32_t)len;
 	rq->done = 0;
+	rq->writing_zeroes = false;
 	rq->data = NULL;
 	return 0;
 }

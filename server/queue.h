@@ -30,6 +30,7 @@ struct request {
 	uint8_t op; /* enum request_op */
 	bool fua;
 	bool no_unmap;	   /* WRITE_ZEROES: keep the space allocated */
+	bool writing_zeroes; /* the file target's: WRITE_ZEROES by writing */
 	bool zero_copy;	   /* data is in a registered buffer */
 	bool bounced;	   /* zero_copy, but io goes through the bounce buffer */
 	uint64_t offset;   /* bytes on the device */

@@ -30,6 +30,8 @@
 /* What direct I/O needs where the kernel does not say (before 6.1). */
 #define DIRECT_ALIGN_DEFAULT 4096U
 
+#define ZERO_PIECE (256U << 10) /* bytes */
+
 /* ---- requests ---- */
 
 static void queue_rw(struct queue *q, struct request *rq)
@@ -72,6 +74,39 @@ static void queue_fallocate(struct queue *q, struct request *rq)
 		   (unsigned int)(keep ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
 }
 
+/*
+ * For storage that cannot zero a range and keep it allocated (tmpfs): write
+ * zeroes, a piece at a time.
+ */
+static _Alignas(4096) const uint8_t zeroes[ZERO_PIECE];
+
+static void queue_zeroes(struct queue *q, struct request *rq)
+{
+	struct io_uring_sqe *sqe = request_sqe(q, rq);
+	uint32_t left = rq->len - rq->done;
+
+	rq->writing_zeroes = true;
+	sqe->opcode = IORING_OP_WRITE;
+	sqe->flags = IOSQE_FIXED_FILE;
+	sqe->fd = QUEUE_TARGET_FILE;
+	sqe->addr = (uintptr_t)zeroes;
+	sqe->len = left < ZERO_PIECE ? left : ZERO_PIECE;
+	sqe->off = rq->offset + rq->done;
+}
+
+static void zeroes_written(struct queue *q, struct request *rq, int res)
+{
+	if (res <= 0) {
+		request_complete(q, rq, res ? res : -EIO);
+		return;
+	}
+	rq->done += (uint32_t)res;
+	if (rq->done == rq->len)
+		request_complete(q, rq, 0);
+	else
+		queue_zeroes(q, rq);
+}
+
 void target_file_submit(struct queue *q, struct request *rq)
 {
 	switch (rq->op) {
@@ -91,6 +126,14 @@ void target_file_cqe(struct queue *q, struct request *rq, int res)
 {
 	bool has_data = rq->op == REQ_READ || rq->op == REQ_WRITE;
 
+	if (rq->writing_zeroes) {
+		zeroes_written(q, rq, res);
+		return;
+	}
+	if (res == -EOPNOTSUPP && rq->op == REQ_WRITE_ZEROES) {
+		queue_zeroes(q, rq);
+		return;
+	}
 	if (res == -EINTR || (res == -EAGAIN && has_data)) {
 		target_file_submit(q, rq);
 		return;

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/* The listener on a socket in a temporary folder, with a driver that always agrees. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "server/listener.h"
+#include "tests/unit/cmocka_all.h"
+
+static struct registry registry;
+static struct buffers b;
+static struct listener l;
+static char dir[32];
+static int next_index;
+static bool proof_is_good;
+
+static int agree_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie)
+{
+	(void)arg;
+	(void)reg;
+	buffers_finished(&b, cookie, next_index++);
+	return 0;
+}
+
+static int agree_unreg(void *arg, unsigned int index, void *cookie)
+{
+	(void)arg;
+	(void)index;
+	buffers_finished(&b, cookie, 0);
+	return 0;
+}
+
+static int judge(unsigned int device, int fd, enum wire_reason *reason)
+{
+	assert_int_equal(device, 3);
+	assert_true(fcntl(fd, F_GETFD) >= 0);
+	*reason = WIRE_WRONG_DEVICE;
+	return proof_is_good ? 0 : -ENODEV;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	strcpy(dir, "/tmp/test-listener-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	memset(&registry, 0, sizeof(registry));
+	next_index = 0;
+	proof_is_good = true;
+	b = (struct buffers){ .registry = &registry,
+			      .backend = { .reg = agree_reg, .unreg = agree_unreg },
+			      .answer = listener_answer,
+			      .answer_arg = &l,
+			      .max_bytes = 1 << 20 };
+	l = (struct listener){ .device = 3,
+			       .limits = { .max_clients = 3,
+					   .max_buffers = 2,
+					   .max_client_bytes = 65536,
+					   .hello_timeout = 5 },
+			       .buffers = &b,
+			       .judge_proof = judge };
+	return listener_open(&l, dir, NULL);
+}
+
+static int teardown(void **state)
+{
+	char path[64];
+
+	(void)state;
+	listener_close(&l);
+	assert_int_equal(b.nr, 0);
+	snprintf(path, sizeof(path), "%s/ublkb3.sock", dir);
+	unlink(path);
+	return rmdir(dir);
+}
+
+static int dial(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/ublkb3.sock", dir);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	listener_run(&l);
+	return fd;
+}
+
+/* Run the listener once and read the answer; -EPIPE when it hung up. */
+static int receive(int fd, struct wire_reply *reply)
+{
+	char buf[128];
+	ssize_t len;
+
+	listener_run(&l);
+	len = recv(fd, buf, sizeof(buf), 0);
+	if (len <= 0)
+		return len ? -errno : -EPIPE;
+	return wire_reply_decode(buf, (size_t)len, reply);
+}
+
+static struct wire_reply ask(int fd, enum wire_type type, int pass, uint64_t length, uint32_t index)
+{
+	struct wire_request req;
+	struct wire_reply reply;
+
+	wire_request_init(&req, type, 11);
+	req.length = length;
+	req.index = index;
+	assert_int_equal(wire_send(fd, &req, sizeof(req), pass), 0);
+	assert_int_equal(receive(fd, &reply), 0);
+	assert_int_equal(reply.seq, 11);
+	assert_int_equal(reply.type, type);
+	return reply;
+}
+
+static int greeted(void)
+{
+	int fd = dial();
+	struct wire_reply reply = ask(fd, WIRE_HELLO, 0, 0, 0);
+
+	assert_int_equal(reply.status, 0);
+	assert_int_equal(reply.device, 3);
+	assert_int_equal(reply.max_buffers, 2);
+	return fd;
+}
+
+static int memory(size_t len, int seals)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	assert_int_equal(ftruncate(fd, (off_t)len), 0);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
+	return fd;
+}
+
+#define SEALED (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+static void a_whole_session(void **state)
+{
+	int fd = greeted();
+	int mem = memory(8192, SEALED);
+
+	(void)state;
+	assert_int_equal(ask(fd, WIRE_PING, -1, 0, 0).status, 0);
+	assert_int_equal(ask(fd, WIRE_ADD, mem, 8192, 0).status, 0);
+	assert_int_equal(b.nr, 1);
+	assert_int_equal(ask(fd, WIRE_REMOVE, -1, 0, 5).reason, WIRE_NO_SUCH_BUFFER);
+	assert_int_equal(ask(fd, WIRE_REMOVE, -1, 0, 0).status, 0);
+	assert_int_equal(b.nr, 0);
+	assert_int_equal(ask(fd, WIRE_ADD, mem, 8192, 0).status, 0);
+	close(fd);
+	listener_run(&l); /* the lease ends with the connection */
+	assert_int_equal(b.nr, 0);
+	assert_int_equal(l.nr_clients, 0);
+	close(mem);
+}
+
+static void what_is_no_good_memory_is_refused(void **state)
+{
+	int fd = greeted();
+	int unsealed = memory(8192, F_SEAL_GROW);
+	int mem = memory(8192, SEALED);
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(ask(fd, WIRE_ADD, unsealed, 8192, 0).reason, WIRE_NOT_SEALED);
+	assert_int_equal(ask(fd, WIRE_ADD, fds[0], 4096, 0).reason, WIRE_NOT_MEMFD);
+	assert_int_equal(ask(fd, WIRE_ADD, mem, 8193, 0).reason, WIRE_BAD_RANGE);
+	assert_int_equal(ask(fd, WIRE_ADD, mem, 12288, 0).reason, WIRE_BAD_RANGE);
+	assert_int_equal(ask(fd, WIRE_ADD, mem, 0, 0).reason, WIRE_BAD_RANGE);
+	assert_int_equal(ask(fd, WIRE_ADD, mem, UINT64_MAX - 4095, 0).reason, WIRE_BAD_RANGE);
+	assert_int_equal(b.nr, 0);
+	assert_int_equal(l.refused, 6);
+	close(fds[0]);
+	close(fds[1]);
+	close(mem);
+	close(unsealed);
+	close(fd);
+}
+
+static void budgets_of_a_client_hold(void **state)
+{
+	int fd = greeted();
+	int big = memory(131072, SEALED);
+	int mem[3] = { memory(4096, SEALED), memory(4096, SEALED), memory(4096, SEALED) };
+
+	(void)state;
+	assert_int_equal(ask(fd, WIRE_ADD, big, 131072, 0).reason, WIRE_OVER_BUDGET);
+	assert_int_equal(ask(fd, WIRE_ADD, mem[0], 4096, 0).status, 0);
+	assert_int_equal(ask(fd, WIRE_ADD, mem[1], 4096, 0).status, 0);
+	assert_int_equal(ask(fd, WIRE_ADD, mem[2], 4096, 0).reason, WIRE_OVER_BUDGET);
+	assert_int_equal(ask(fd, WIRE_REMOVE, -1, 0, 0).status, 0);
+	assert_int_equal(ask(fd, WIRE_ADD, mem[2], 4096, 0).status, 0);
+	for (int i = 0; i < 3; i++)
+		close(mem[i]);
+	close(big);
+	close(fd);
+}
+
+static void without_a_good_proof_there_is_no_session(void **state)
+{
+	struct wire_reply reply;
+	int fd = dial();
+
+	(void)state;
+	proof_is_good = false;
+	assert_int_equal(ask(fd, WIRE_HELLO, 0, 0, 0).reason, WIRE_WRONG_DEVICE);
+	assert_int_equal(receive(fd, &reply), -EPIPE);
+	close(fd);
+	fd = dial();
+	assert_int_equal(ask(fd, WIRE_PING, -1, 0, 0).reason, WIRE_HELLO_FIRST);
+	assert_int_equal(receive(fd, &reply), -EPIPE);
+	close(fd);
+}
+
+static void nonsense_ends_the_connection_only(void **state)
+{
+	int good = greeted();
+	struct wire_reply reply;
+	int bad = dial();
+
+	(void)state;
+	assert_int_equal(wire_send(bad, "nonsense", 8, -1), 0);
+	assert_int_equal(receive(bad, &reply), 0);
+	assert_int_equal(reply.reason, WIRE_BAD_MESSAGE);
+	assert_int_equal(receive(bad, &reply), -EPIPE);
+	assert_int_equal(ask(good, WIRE_PING, -1, 0, 0).status, 0);
+	close(bad);
+	close(good);
+}
+
+static void silent_clients_hold_up_nobody_and_are_hung_up_on(void **state)
+{
+	int silent = dial();
+	int fd = greeted();
+	struct wire_reply reply;
+
+	(void)state;
+	assert_int_equal(ask(fd, WIRE_PING, -1, 0, 0).status, 0);
+	l.limits.hello_timeout = 0;
+	close(fd);
+	fd = dial();
+	/* the silent one's deadline was set when it came; bring it forward */
+	for (int i = 0; i < 7000 && receive(silent, &reply) == -EAGAIN; i++)
+		usleep(1000);
+	assert_int_equal(receive(silent, &reply), -EPIPE);
+	close(silent);
+	close(fd);
+}
+
+static void connections_beyond_the_limit_are_closed(void **state)
+{
+	int fds[4];
+	struct wire_reply reply;
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		fds[i] = dial();
+	assert_int_equal(l.nr_clients, 3);
+	assert_int_equal(receive(fds[3], &reply), -EPIPE);
+	for (int i = 0; i < 4; i++)
+		close(fds[i]);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_whole_session),
+		T(what_is_no_good_memory_is_refused),
+		T(budgets_of_a_client_hold),
+		T(without_a_good_proof_there_is_no_session),
+		T(nonsense_ends_the_connection_only),
+		T(silent_clients_hold_up_nobody_and_are_hung_up_on),
+		T(connections_beyond_the_limit_are_closed),
+	};
+
+	log_set_fd(open("/dev/null", O_WRONLY));
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+/* abi_server.c - see abi_server.h. */
+#include "abi_server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+__attribute__((noreturn)) static void die(const char *what, int err)
+{
+	fprintf(stderr, "abi_server: %s: %s\n", what, strerror(err < 0 ? -err : err));
+	abort();
+}
+
+int abi_command(struct abi_server *s, unsigned int cmd_op, unsigned int device, uint64_t addr,
+		uint16_t len, uint64_t data)
+{
+	struct uapi_ctrl_cmd cmd = {
+		.dev_id = device, .queue_id = UINT16_MAX, .addr = addr, .len = len, .data = { data },
+	};
+	struct io_uring ring;
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+	int res;
+
+	/* A ring of its own, so that any thread may command at any time. */
+	if (io_uring_queue_init(2, &ring, IORING_SETUP_SQE128))
+		die("ring", errno);
+	sqe = io_uring_get_sqe(&ring);
+	if (!sqe)
+		die("no entry", ENOBUFS);
+	memset(sqe, 0, 2 * sizeof(*sqe));
+	sqe->opcode = IORING_OP_URING_CMD;
+	sqe->fd = s->ctrl.fd;
+	sqe->off = cmd_op;
+	memcpy(&sqe->addr3, &cmd, sizeof(cmd));
+	io_uring_submit(&ring);
+	while ((res = io_uring_wait_cqe(&ring, &cqe)) == -EINTR)
+		;
+	if (res)
+		die("wait", res);
+	res = cqe->res;
+	io_uring_queue_exit(&ring);
+	return res;
+}
+
+int abi_reg(struct abi_server *s, void *addr, uint64_t len, uint32_t flags)
+{
+	struct uapi_shmem_buf_reg reg = { .addr = (uintptr_t)addr, .len = len, .flags = flags };
+
+	return abi_command(s, UBLK_U_CMD_REG_BUF, s->device, (uintptr_t)&reg, sizeof(reg), 0);
+}
+
+int abi_unreg(struct abi_server *s, uint64_t index)
+{
+	return abi_command(s, UBLK_U_CMD_UNREG_BUF, s->device, 0, 0, index);
+}
+
+int abi_add(struct abi_server *s, uint64_t flags)
+{
+	struct ublksrv_ctrl_dev_info info = {
+		.nr_hw_queues = 1,
+		.queue_depth = ABI_DEPTH,
+		.max_io_buf_bytes = 1U << 20,
+		.dev_id = UINT32_MAX,
+		.flags = flags,
+	};
+	struct uapi_params params = {
+		.types = UBLK_PARAM_TYPE_BASIC,
+		.basic = {
+			.logical_bs_shift = 9,
+			.physical_bs_shift = 12,
+			.io_opt_shift = 12,
+			.io_min_shift = 9,
+			.max_sectors = 2048,
+			.dev_sectors = ABI_DEVICE_BYTES >> 9,
+		},
+	};
+	char path[32];
+	int ret;
+
+	memset(s, 0, sizeof(*s));
+	s->char_fd = s->disk_fd = -1;
+	ret = ctrl_open(&s->ctrl);
+	if (ret)
+		die("control device", ret);
+	ret = ctrl_add_dev(&s->ctrl, &info);
+	if (ret < 0) {
+		ctrl_close(&s->ctrl);
+		return ret;
+	}
+	s->device = info.dev_id;
+	s->flags = info.flags;
+	ret = ctrl_set_params(&s->ctrl, s->device, &params);
+	if (ret < 0)
+		die("parameters", ret);
+	snprintf(path, sizeof(path), "/dev/ublkc%u", s->device);
+	for (int i = 0; i < 100 && s->char_fd < 0; i++) {
+		s->char_fd = open(path, O_RDWR | O_CLOEXEC);
+		if (s->char_fd < 0)
+			usleep(10000);
+	}
+	if (s->char_fd < 0)
+		die(path, errno);
+	return 0;
+}
+
+static void io_command(struct io_uring *ring, unsigned int op, uint16_t tag, int result)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	struct ublksrv_io_cmd *cmd;
+
+	if (!sqe)
+		die("no entry", ENOBUFS);
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = IORING_OP_URING_CMD;
+	sqe->flags = IOSQE_FIXED_FILE;
+	sqe->off = op;
+	sqe->user_data = tag;
+	cmd = (struct ublksrv_io_cmd *)&sqe->addr3;
+	cmd->tag = tag;
+	cmd->result = result;
+}
+
+static void fill_read(struct abi_server *s, uint16_t tag, uint32_t bytes)
+{
+	off_t pos = UBLKSRV_IO_BUF_OFFSET + ((off_t)tag << UBLK_TAG_OFF);
+	void *fill = malloc(bytes);
+
+	memset(fill, ABI_FILL, bytes);
+	if (pwrite(s->char_fd, fill, bytes, pos) != (ssize_t)bytes)
+		die("user copy", errno);
+	free(fill);
+}
+
+static void check_match(struct abi_server *s, uint64_t addr, uint32_t bytes)
+{
+	uint64_t most = (uint64_t)s->pages_per_buffer * 4096;
+
+	if (addr >> 48 || (most && (uint64_t)uapi_shmem_offset(addr) + bytes > most))
+		s->bad_index++;
+}
+
+/* What the request's completion is to say. */
+static int handle(struct abi_server *s, const struct ublksrv_io_desc *iod, uint16_t tag)
+{
+	uint32_t bytes = iod->nr_sectors << 9;
+	uint8_t op = ublksrv_get_op(iod);
+
+	if (op != UBLK_IO_OP_READ && op != UBLK_IO_OP_WRITE)
+		return 0;
+	s->last_op_flags = iod->op_flags;
+	s->last_addr = iod->addr;
+	if (iod->op_flags & UAPI_IO_F_SHMEM_ZC) {
+		s->nr_matched++;
+		check_match(s, iod->addr, bytes);
+		if (s->halve && bytes >= 8192)
+			return (int)(bytes / 2);
+	} else {
+		s->nr_copied++;
+		if (op == UBLK_IO_OP_READ)
+			fill_read(s, tag, bytes);
+	}
+	return (int)bytes;
+}
+
+static void *serve(void *arg)
+{
+	struct abi_server *s = arg;
+	struct io_uring ring;
+	const struct ublksrv_io_desc *descriptors;
+	struct __kernel_timespec tick = { .tv_nsec = 1000000 };
+	bool held[ABI_DEPTH] = { false };
+	unsigned int nr_live = ABI_DEPTH;
+
+	descriptors = mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_POPULATE, s->char_fd,
+			   UBLKSRV_CMD_BUF_OFFSET);
+	if (descriptors == MAP_FAILED || io_uring_queue_init(64, &ring, 0) ||
+	    io_uring_register_files(&ring, &s->char_fd, 1))
+		die("queue", errno);
+	for (uint16_t tag = 0; tag < ABI_DEPTH; tag++)
+		io_command(&ring, UBLK_U_IO_FETCH_REQ, tag, 0);
+	io_uring_submit(&ring);
+	s->ready = true;
+	while (nr_live) {
+		struct io_uring_cqe *cqe;
+		unsigned int head;
+		unsigned int nr = 0;
+
+		io_uring_submit_and_wait_timeout(&ring, &cqe, 1, &tick, NULL);
+		io_uring_for_each_cqe(&ring, head, cqe) {
+			if (cqe->res == UBLK_IO_RES_ABORT) {
+				nr_live--;
+			} else {
+				held[cqe->user_data] = true;
+				s->nr_held++;
+			}
+			nr++;
+		}
+		io_uring_cq_advance(&ring, nr);
+		for (uint16_t tag = 0; tag < ABI_DEPTH; tag++) {
+			if (!held[tag] || s->hold)
+				continue;
+			held[tag] = false;
+			s->nr_held--;
+			io_command(&ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag,
+				   handle(s, &descriptors[tag], tag));
+		}
+	}
+	munmap((void *)descriptors, 4096);
+	io_uring_queue_exit(&ring);
+	return NULL;
+}
+
+void abi_start(struct abi_server *s)
+{
+	char path[64];
+	int ret;
+
+	if (pthread_create(&s->thread, NULL, serve, s))
+		die("thread", errno);
+	while (!s->ready)
+		usleep(1000);
+	ret = ctrl_start_dev(&s->ctrl, s->device, getpid());
+	if (ret < 0)
+		die("start", ret);
+	s->started = true;
+	snprintf(path, sizeof(path), "/sys/block/ublkb%u/queue/nomerges", s->device);
+	ret = open(path, O_WRONLY);
+	if (ret < 0 || write(ret, "2", 1) != 1)
+		die(path, errno);
+	close(ret);
+	snprintf(path, sizeof(path), "/dev/ublkb%u", s->device);
+	s->disk_fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (s->disk_fd < 0)
+		die(path, errno);
+}
+
+void abi_del(struct abi_server *s)
+{
+	if (s->disk_fd >= 0)
+		close(s->disk_fd);
+	if (s->started) {
+		ctrl_stop_dev(&s->ctrl, s->device);
+		pthread_join(s->thread, NULL);
+	}
+	close(s->char_fd);
+	ctrl_del_dev(&s->ctrl, s->device);
+	ctrl_close(&s->ctrl);
+}

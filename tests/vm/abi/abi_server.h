@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * abi_server.h - the smallest ublk server, for testing the driver.
+ *
+ * One queue, one thread, no storage.  An unmatched READ is filled with
+ * ABI_FILL; a matched one is left alone: so the client's buffer itself tells
+ * whether a request was copied.  What the last request's descriptor said is
+ * remembered, and requests can be held back.
+ */
+#ifndef UBLKZC_TESTS_ABI_SERVER_H
+#define UBLKZC_TESTS_ABI_SERVER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/ctrl.h"
+
+#define ABI_DEPTH 16U
+#define ABI_DEVICE_BYTES (64ULL << 20)
+#define ABI_FILL 0xee
+
+struct abi_server {
+	struct ctrl ctrl;
+	unsigned int device;
+	uint64_t flags; /* as the driver left them */
+	int char_fd;
+	int disk_fd; /* /dev/ublkbN, O_DIRECT, once started */
+	bool started;
+	pthread_t thread;
+	atomic_bool ready;
+	atomic_bool hold; /* keep requests until this is false */
+	atomic_uint nr_held;
+	atomic_bool halve; /* complete matched requests with half their bytes */
+	_Atomic uint32_t last_op_flags;
+	_Atomic uint64_t last_addr;
+	atomic_ullong nr_matched;
+	atomic_ullong nr_copied;
+	atomic_uint bad_index; /* index or offset that no test registered */
+	unsigned int pages_per_buffer; /* for that check; 0: not checked */
+};
+
+/* ADD_DEV with @flags; no disk yet.  0 or a negative errno. */
+int abi_add(struct abi_server *s, uint64_t flags);
+/* Serve, START_DEV, open the disk. */
+void abi_start(struct abi_server *s);
+/* STOP_DEV if started, DEL_DEV. */
+void abi_del(struct abi_server *s);
+
+/* One control command, whatever its arguments; the raw result. */
+int abi_command(struct abi_server *s, unsigned int cmd_op, unsigned int device, uint64_t addr,
+		uint16_t len, uint64_t data);
+int abi_reg(struct abi_server *s, void *addr, uint64_t len, uint32_t flags);
+int abi_unreg(struct abi_server *s, uint64_t index);
+
+#endif

@@ -1,0 +1,109 @@
+# shellcheck shell=bash
+# tests/vm/lib.sh - for the scenarios: servers, shares of zero copy, and an end that
+# leaves nothing behind. A scenario sources it, runs as root on a kernel with ublk, and
+# fails by any command that fails.
+set -eu
+
+TREE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+BUILD=${BUILD:-$TREE/build}
+UBLKZC=$BUILD/server/ublkzc
+# shellcheck disable=SC2034
+SHIM=$BUILD/preload/libublkzc.so
+# shellcheck disable=SC2034
+
+SCRATCH=$(mktemp -d)
+DEVICES=()
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+finish() {
+    local status=$?
+    umount -q "$SCRATCH"/mnt* 2>/dev/null || :
+    for device in "${DEVICES[@]}"; do
+        "$UBLKZC" del -n "${device#/dev/ublkb}" 2>/dev/null || :
+    done
+    rm -rf "$SCRATCH"
+    exit "$status"
+}
+trap finish EXIT
+
+# start_file SIZE [add options...]: sets DEVICE and ID
+start_file() {
+    local size=$1 file
+    shift
+    file=$SCRATCH/disk${#DEVICES[@]}.img
+    truncate -s "$size" "$file"
+    start -t file "$@" "$file"
+}
+
+start() {
+    DEVICE=$("$UBLKZC" add "$@")
+    ID=${DEVICE#/dev/ublkb}
+    DEVICES+=("$DEVICE")
+}
+
+stat_json() { "$UBLKZC" stat -n "$ID" --json; }
+
+# stat_get FILTER: one number of ublkzc stat --json
+stat_get() { stat_json | jq -r "$1"; }
+
+# Bytes that were zero-copy and all bytes, so far.
+zero_copy_bytes() { stat_get '.read.zero_copy.bytes + .write.zero_copy.bytes'; }
+all_bytes() {
+    stat_get '[.read, .write] | map(.zero_copy.bytes + .copied.bytes) | add'
+}
+
+# measure_share COMMAND...: runs it, sets SHARE (zero-copy per mille of bytes) and BYTES.
+measure_share() {
+    local zero all
+    zero=$(zero_copy_bytes)
+    all=$(all_bytes)
+    "$@"
+    zero=$(($(zero_copy_bytes) - zero))
+    BYTES=$(($(all_bytes) - all))
+    SHARE=$((BYTES ? zero * 1000 / BYTES : 0))
+}
+
+expect_share_at_least() { # PER MILLE, DESCRIPTION
+    [ "$BYTES" -gt 0 ] || fail "$2: no I/O reached the device"
+    [ "$SHARE" -ge "$1" ] || fail "$2: $SHARE per mille of $BYTES bytes zero-copy, not $1: $(stat_json)"
+    echo "  $2: $SHARE per mille of $BYTES bytes zero-copy"
+}
+
+expect_no_share() { # DESCRIPTION
+    [ "$BYTES" -gt 0 ] || fail "$1: no I/O reached the device"
+    [ "$SHARE" = 0 ] || fail "$1: $SHARE per mille zero-copy without the shim"
+    echo "  $1: 0 of $BYTES bytes zero-copy"
+}
+
+# wait_for COMMAND...: until it succeeds, at most 20 seconds.
+wait_for() {
+    local i
+    for ((i = 0; i < 200; i++)); do
+        if "$@"; then return 0; fi
+        sleep 0.1
+    done
+    fail "still not so after 20 seconds: $*"
+}
+
+nothing_registered() { [ "$(stat_get '.buffers')" = 0 ] && [ "$(stat_get '.clients')" = 0 ]; }
+
+# Pages pinned for the long term now, by anybody.
+pinned_pages() {
+    # The counters are folded about once a second, or now.
+    echo 1 >/proc/sys/vm/stat_refresh
+    awk '/^nr_foll_pin_acquired/ { a = $2 } /^nr_foll_pin_released/ { r = $2 } END { print a - r }' \
+        /proc/vmstat
+}
+none_pinned() { [ "$(pinned_pages)" = 0 ]; }
+
+# run_fio ARGUMENTS...: quiet when all is well
+run_fio() {
+    fio --output-format=normal "$@" >"$SCRATCH/fio.out" 2>&1 || {
+        cat "$SCRATCH/fio.out" >&2
+        fail "fio $*"
+    }
+}

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The command line's promises: clear errors, nothing left behind, clean ends.
+. "$(dirname "$0")/../lib.sh"
+
+expect_error() { # STATUS, PATTERN, ublkzc arguments...
+    local status=0 wanted=$1 pattern=$2 text
+    shift 2
+    text=$("$UBLKZC" "$@" 2>&1) || status=$?
+    [ "$status" = "$wanted" ] || fail "ublkzc $*: status $status, not $wanted: $text"
+    grep -q -- "$pattern" <<<"$text" || fail "ublkzc $*: says '$text', not '$pattern'"
+}
+devices_before=$(ls /dev/ublk*)
+expect_error 2 'unknown target' add -t nonsense
+expect_error 2 'needs a PATH' add -t file
+expect_error 2 'whole number' add -t null -q many
+expect_error 1 'No such file' add -t file "$SCRATCH/missing"
+expect_error 1 'neither a regular file' add -t file /dev/null
+expect_error 1 'Is a directory' add -t file "$SCRATCH"
+truncate -s 100 "$SCRATCH/tiny"
+expect_error 1 'smaller than one block' add -t file "$SCRATCH/tiny"
+expect_error 1 'no device 77' del -n 77
+expect_error 1 'no server of ours' stat -n 77
+expect_error 2 'usage' del
+[ "$(ls /dev/ublk*)" = "$devices_before" ] || fail "a failed add left a device behind"
+
+start -t mem --size 64M -n 5
+[ "$DEVICE" = /dev/ublkb5 ] || fail "-n 5 made $DEVICE"
+expect_error 1 'in use' add -t null -n 5
+
+# somebody without privileges
+text=$(setpriv --reuid=65534 --clear-groups "$UBLKZC" add -t null 2>&1) && fail "nobody may add"
+grep -q 'needs root' <<<"$text" || fail "nobody was told: $text"
+
+# read-only
+truncate -s 16M "$SCRATCH/ro.img"
+start -t file -r "$SCRATCH/ro.img"
+[ "$(blockdev --getro "$DEVICE")" = 1 ] || fail "a read-only device is not"
+dd if=/dev/zero of="$DEVICE" bs=4k count=1 oflag=direct 2>/dev/null && fail "a read-only device was written to"
+"$UBLKZC" del -n "$ID"
+
+# one file, one server
+start_file 16M
+expect_error 1 'in use by another server' add -t file "$SCRATCH/disk2.img"
+
+# discard and write zeroes read back as zeroes, and what was flushed is in the file
+head -c 1M /dev/urandom >"$SCRATCH/random"
+dd if="$SCRATCH/random" of="$DEVICE" bs=64k oflag=direct status=none
+blkdiscard -o 65536 -l 65536 "$DEVICE"
+blkdiscard -z -o 262144 -l 65536 "$DEVICE"
+dd if=/dev/zero of="$SCRATCH/random" bs=64k seek=1 count=1 conv=notrunc status=none
+dd if=/dev/zero of="$SCRATCH/random" bs=64k seek=4 count=1 conv=notrunc status=none
+dd if="$DEVICE" bs=64k count=16 iflag=direct status=none | cmp - "$SCRATCH/random"
+sync "$DEVICE"
+cmp -n 1048576 "$SCRATCH/disk2.img" "$SCRATCH/random"
+[ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"
+
+# SIGTERM ends it cleanly, kill -9 leaves something that del removes
+pid=$("$UBLKZC" list --json | jq ".[] | select(.device == $ID) | .pid")
+kill -TERM "$pid"
+gone() { [ ! -e "$DEVICE" ] && [ ! -e "/run/ublkzc/ublkb$ID.sock" ]; }
+wait_for gone
+start -t mem --size 16M
+pid=$("$UBLKZC" list --json | jq ".[] | select(.device == $ID) | .pid")
+kill -9 "$pid"
+dead() { "$UBLKZC" list | grep -q 'its server is dead'; }
+wait_for dead
+"$UBLKZC" del -n "$ID"
+wait_for gone
+
+# --shm-file: memory that clients map themselves
+truncate -s 16M /dev/shm/pool
+start_file 64M --shm-file /dev/shm/pool
+measure_share run_fio --name=t --filename="$DEVICE" --direct=1 --rw=randwrite --bs=64k --size=16m \
+    --ioengine=libaio --iodepth=4 --mem=mmapshared:/dev/shm/pool --verify=crc32c
+rm /dev/shm/pool
+expect_share_at_least 990 "fio --mem=mmapshared with --shm-file"
+
+# no feature asked for: served by copy, and said so
+start -t mem --size 64M --copy-only
+LD_PRELOAD=$SHIM measure_share run_fio --name=t --filename="$DEVICE" --direct=1 --rw=write --bs=64k \
+    --size=16m --verify=crc32c
+expect_no_share "--copy-only"
+"$UBLKZC" stat -n "$ID" | grep -q 'copy-only was given' || fail "stat does not say why: $("$UBLKZC" stat -n "$ID")"
+"$UBLKZC" del -a
+[ "$(ls /dev/ublk*)" = "$devices_before" ] || fail "del -a left devices behind"
