@@ -4,10 +4,14 @@
 #define UBLKZC_PRELOAD_INIT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
-enum alloc_call { ALLOC_MALLOC, ALLOC_FREE, ALLOC_MEMALIGN, ALLOC_CALLS };
-
-/* How often our wrapper ran while the shim was off. */
-extern atomic_uint alloc_calls[ALLOC_CALLS];
+/*
+ * While the probe runs, our allocation wrappers return probe_area and our free
+ * counts in probe_frees: so the probe sees whose they are without allocating.
+ */
+extern atomic_bool probe_running;
+extern char probe_area[];
+extern unsigned int probe_frees;
 
 #endif

@@ -423,6 +423,19 @@ static bool become_busy(void)
 	return true;
 }
 
+void session_arm(unsigned int device, int proof)
+{
+	int saved = errno;
+
+	/* In a vfork child the descriptors are its own, but this memory is not. */
+	if (!shim_mark_owner() || shim.owner != sys_getpid() || !become_busy())
+		return;
+	arm(device, proof);
+	atomic_flag_clear(&busy);
+	send_missed();
+	errno = saved;
+}
+
 static void watch(int fd)
 {
 	struct blkdev_ublk found;
@@ -451,15 +464,8 @@ static void watch(int fd)
 			atomic_store_explicit(&not_ublk, dev, memory_order_relaxed);
 		return;
 	}
-	/* In a vfork child the descriptors are its own, but this memory is not. */
-	if (!shim_mark_owner() || shim.owner != sys_getpid())
-		return;
-	if (!become_busy())
-		return;
 	for (unsigned int i = 0; i < found.nr; i++)
-		arm(found.ids[i], fd);
-	atomic_flag_clear(&busy);
-	send_missed();
+		session_arm(found.ids[i], fd);
 }
 
 void session_watch_fd(int fd)

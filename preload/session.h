@@ -23,6 +23,10 @@ bool session_armed(void);
 /* @fd was opened with, or has got, O_DIRECT.  Preserves errno. */
 void session_watch_fd(int fd);
 
+/* Make a session with /dev/ublkb@device's server, @proof being open on it.
+ * Preserves errno. */
+void session_arm(unsigned int device, int proof);
+
 /* A new arena (blocks.c's lock is held): send it to all, waiting for none. */
 void session_arena_added(struct arena *a);
 

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT */
+/* Sessions against servers that behave, misbehave, or say nothing. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/wire.h"
+#include "preload/blocks.h"
+#include "preload/config.h"
+#include "preload/fork.h"
+#include "preload/session.h"
+#include "preload/shim.h"
+#include "preload/stats.h"
+#include "preload/sys.h"
+#include "tests/unit/cmocka_all.h"
+
+enum manner { POLITE, SILENT, REFUSING, GARBLED, HANGS_UP };
+
+/* One fake server: a thread on a listening socket. */
+struct fake {
+	enum manner manner;
+	bool legacy;
+	int listener;
+	pthread_t thread;
+	atomic_bool stop;
+	atomic_uint hellos, adds, removes, memfds;
+	atomic_uint open_connections;
+};
+
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+static char dir[32], legacy_dir[32];
+
+static void count_memfd(struct fake *f, int fd)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	/* newer kernels add F_SEAL_EXEC */
+	if ((seals & SEALS) == SEALS)
+		f->memfds++;
+	close(fd);
+}
+
+static bool serve_legacy(struct fake *f, int conn)
+{
+	int32_t index = (int32_t)f->adds++;
+	int fds[WIRE_FDS_MAX];
+	unsigned int nr;
+	char byte;
+
+	if (wire_recv(conn, &byte, 1, fds, &nr) <= 0)
+		return false;
+	if (nr == 1)
+		count_memfd(f, fds[0]);
+	return send(conn, &index, sizeof(index), MSG_NOSIGNAL) == sizeof(index);
+}
+
+/* False: the connection is over. */
+static bool serve_one(struct fake *f, int conn)
+{
+	struct wire_request req;
+	struct wire_reply reply;
+	int fds[WIRE_FDS_MAX];
+	unsigned int nr;
+
+	if (wire_recv(conn, &req, sizeof(req), fds, &nr) != (long)sizeof(req))
+		return false;
+	wire_reply_init(&reply, req.type, req.seq);
+	if (req.type == WIRE_HELLO) {
+		f->hellos++;
+		close(fds[0]);
+	} else if (req.type == WIRE_ADD) {
+		reply.index = f->adds++;
+		count_memfd(f, fds[0]);
+	} else if (req.type == WIRE_REMOVE) {
+		f->removes++;
+	}
+	switch (f->manner) {
+	case SILENT:
+		return true;
+	case HANGS_UP:
+		return false;
+	case REFUSING:
+		reply.status = -EACCES;
+		reply.reason = WIRE_NO_ACCESS;
+		break;
+	case GARBLED:
+		reply.magic = 0;
+		break;
+	default:
+		break;
+	}
+	return wire_send(conn, &reply, sizeof(reply), -1) == 0;
+}
+
+static void *fake_main(void *arg)
+{
+	struct fake *f = arg;
+	struct pollfd fds[8] = { { .fd = f->listener, .events = POLLIN } };
+	nfds_t nr = 1;
+
+	while (!f->stop) {
+		if (poll(fds, nr, 5) <= 0)
+			continue;
+		if (fds[0].revents && nr < 8) {
+			fds[nr++] = (struct pollfd){ .fd = accept(f->listener, NULL, NULL), .events = POLLIN };
+			f->open_connections++;
+		}
+		for (nfds_t i = 1; i < nr; i++) {
+			if (!fds[i].revents || (f->legacy ? serve_legacy(f, fds[i].fd) : serve_one(f, fds[i].fd)))
+				continue;
+			close(fds[i].fd);
+			f->open_connections--;
+			fds[i--] = fds[--nr];
+		}
+	}
+	for (nfds_t i = 1; i < nr; i++)
+		close(fds[i].fd);
+	return NULL;
+}
+
+static void fake_start(struct fake *f, unsigned int device, enum manner manner, bool legacy)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	memset(f, 0, sizeof(*f));
+	f->manner = manner;
+	f->legacy = legacy;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, legacy ? legacy_dir : dir, device);
+	f->listener = socket(AF_UNIX, (legacy ? SOCK_STREAM : SOCK_SEQPACKET) | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(f->listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(f->listener, 8), 0);
+	assert_int_equal(pthread_create(&f->thread, NULL, fake_main, f), 0);
+}
+
+static void fake_stop(struct fake *f)
+{
+	f->stop = true;
+	pthread_join(f->thread, NULL);
+	close(f->listener);
+}
+
+static int setup(void **state)
+{
+	char *none = NULL;
+
+	(void)state;
+	strcpy(dir, "/tmp/test-session-XXXXXX");
+	strcpy(legacy_dir, "/tmp/test-legacy-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	assert_non_null(mkdtemp(legacy_dir));
+	config_read(&none, &config);
+	config.socket_dir = dir;
+	config.legacy_dir = legacy_dir;
+	config.connect_ms = 2000;
+	shim.on = true;
+	session_forget();
+	stats_reset();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	char command[80];
+
+	(void)state;
+	session_forget();
+	snprintf(command, sizeof(command), "rm -rf %s %s", dir, legacy_dir);
+	return system(command);
+}
+
+static void arms_and_hands_over_what_is_there_and_what_comes(void **state)
+{
+	struct fake f;
+	void *p = block_alloc(4096, 4096, false);
+	void *big;
+
+	(void)state;
+	fake_start(&f, 5, POLITE, false);
+	errno = 4711;
+	session_arm(5, 0);
+	assert_int_equal(errno, 4711);
+	assert_true(session_armed());
+	assert_int_equal(f.hellos, 1);
+	assert_true(f.memfds >= 1);
+	assert_int_equal(stat_get(STAT_ARENAS_SENT), f.memfds);
+	/* a second time changes nothing */
+	session_arm(5, 0);
+	assert_int_equal(f.hellos, 1);
+	assert_int_equal(stat_get(STAT_ARENAS_SENT), f.memfds);
+	/* one too big for any arena there is */
+	big = block_alloc(300UL << 20, 4096, false);
+	assert_non_null(big);
+	for (int i = 0; i < 2000 && f.adds < 2; i++)
+		usleep(1000);
+	assert_true(f.adds >= 2);
+	block_free(big);
+	block_free(p);
+	fake_stop(&f);
+}
+
+static void an_arena_is_there_before_the_first_allocation(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	fake_start(&f, 5, POLITE, false);
+	session_arm(5, 0);
+	assert_true(f.memfds >= 1);
+	fake_stop(&f);
+}
+
+static void no_server_is_counted_and_not_asked_again_at_once(void **state)
+{
+	(void)state;
+	session_arm(9, 0);
+	session_arm(9, 0);
+	assert_false(session_armed());
+	assert_int_equal(stat_get(STAT_NO_SERVER), 1);
+}
+
+static void a_silent_server_costs_no_more_than_the_deadline(void **state)
+{
+	struct fake f;
+	long long before = sys_now_ms();
+
+	(void)state;
+	config.connect_ms = 100;
+	fake_start(&f, 5, SILENT, false);
+	session_arm(5, 0);
+	assert_false(session_armed());
+	assert_int_equal(stat_get(STAT_DEADLINE), 1);
+	assert_true(sys_now_ms() - before >= 100);
+	assert_true(sys_now_ms() - before < 60000); /* it ends at all */
+	fake_stop(&f);
+}
+
+static void misbehaving_servers_are_left_alone(void **state)
+{
+	(void)state;
+	for (enum manner manner = REFUSING; manner <= HANGS_UP; manner++) {
+		struct fake f;
+		unsigned int device = 20 + manner;
+
+		stats_reset();
+		fake_start(&f, device, manner, false);
+		session_arm(device, 0);
+		assert_false(session_armed());
+		assert_int_equal(stat_get(STAT_REFUSED), 1);
+		assert_int_equal(f.memfds, 0);
+		for (int i = 0; i < 2000 && f.open_connections; i++)
+			usleep(1000);
+		assert_int_equal(f.open_connections, 0); /* we hung up */
+		fake_stop(&f);
+	}
+}
+
+/* Programs close descriptors that they do not know. */
+static void a_socket_closed_under_us_is_noticed(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	fake_start(&f, 5, POLITE, false);
+	session_arm(5, 0);
+	assert_true(session_armed());
+	for (int fd = 3; fd < 1024; fd++) {
+		struct stat st;
+
+		if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && fd >= 512) {
+			close(fd);
+			/* and something of the program's own is opened there */
+			assert_int_equal(dup2(0, fd), fd);
+			session_arm(5, 0);
+			assert_true(fcntl(fd, F_GETFD) >= 0); /* which we left alone */
+			close(fd);
+			break;
+		}
+	}
+	assert_int_equal(stat_get(STAT_SESSION_LOST), 1);
+	assert_int_equal(f.hellos, 2);
+	fake_stop(&f);
+}
+
+static void the_older_protocol_is_spoken_where_there_is_no_other(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	fake_start(&f, 6, POLITE, true);
+	session_arm(6, 0);
+	assert_true(session_armed());
+	assert_int_equal(stat_get(STAT_LEGACY), 1);
+	assert_true(f.memfds >= 1);
+	fake_stop(&f);
+}
+
+static void two_disks_have_two_sessions(void **state)
+{
+	struct fake a, b;
+
+	(void)state;
+	fake_start(&a, 7, POLITE, false);
+	fake_start(&b, 8, POLITE, false);
+	session_arm(7, 0);
+	session_arm(8, 0);
+	assert_int_equal(a.memfds, b.memfds);
+	assert_true(a.memfds >= 1);
+	fake_stop(&a);
+	fake_stop(&b);
+}
+
+static void a_forked_child_has_a_session_of_its_own(void **state)
+{
+	struct fake f;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	fake_start(&f, 5, POLITE, false);
+	session_arm(5, 0);
+	pid = fork();
+	if (pid == 0) {
+		if (session_armed())
+			_exit(1);
+		session_arm(5, 0);
+		_exit(session_armed() && stat_get(STAT_ARENAS_SENT) ? 0 : 2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_true(session_armed());
+	assert_int_equal(f.hellos, 2);
+	fake_stop(&f);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(arms_and_hands_over_what_is_there_and_what_comes),
+		T(an_arena_is_there_before_the_first_allocation),
+		T(no_server_is_counted_and_not_asked_again_at_once),
+		T(a_silent_server_costs_no_more_than_the_deadline),
+		T(misbehaving_servers_are_left_alone),
+		T(a_socket_closed_under_us_is_noticed),
+		T(the_older_protocol_is_spoken_where_there_is_no_other),
+		T(two_disks_have_two_sessions),
+		T(a_forked_child_has_a_session_of_its_own),
+	};
+
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
