@@ -66,7 +66,8 @@ static void answer_uses(struct buffers *b, struct buffer *buf, int status, enum 
 		if (use->answered)
 			continue;
 		use->answered = true;
-		b->answer(b->answer_arg, use->client, use->seq, status, reason, buf->index);
+		b->answer(b->answer_arg, use->client, use->seq, status, reason, buf->index,
+			  buf->view.len);
 	}
 }
 

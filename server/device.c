@@ -72,12 +72,12 @@ static int backend_unreg(void *arg, unsigned int index, void *cookie)
 }
 
 static void answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
-		   unsigned int index)
+		   unsigned int index, uint64_t len)
 {
 	struct device *d = arg;
 
 	if (client)
-		listener_answer(&d->listener, client, seq, status, reason, index);
+		listener_answer(&d->listener, client, seq, status, reason, index, len);
 	else
 		d->shm_result = status;
 }

@@ -429,7 +429,7 @@ static void lease_to_process(struct listener *l, struct client *c)
 /* ---- all together ---- */
 
 void listener_answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
-		     unsigned int index)
+		     unsigned int index, uint64_t len)
 {
 	struct listener *l = arg;
 	struct client *c = client;
@@ -437,6 +437,11 @@ void listener_answer(void *arg, void *client, uint32_t seq, int status, enum wir
 
 	if (!c)
 		return;
+	if (status) {
+		/* What the kernel refused must not count against its client. */
+		c->nr_buffers--;
+		c->bytes -= len;
+	}
 	if (c->legacy) {
 		legacy_reply(c, status ? status : (int32_t)index);
 		if (!status && !c->closing)

@@ -50,8 +50,9 @@ static struct {
 } answer;
 
 static void take_answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
-			unsigned int index)
+			unsigned int index, uint64_t len)
 {
+	assert_true(len > 0);
 	(void)arg;
 	assert_int_equal(status == 0, reason == WIRE_OK);
 	answer.nr++;

@@ -20,11 +20,17 @@ static struct listener l;
 static char dir[32];
 static int next_index;
 static bool proof_is_good;
+static bool registering_takes_time;
+static void *registering; /* what the driver has not answered yet */
 
 static int agree_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie)
 {
 	(void)arg;
 	(void)reg;
+	if (registering_takes_time) {
+		registering = cookie;
+		return 0;
+	}
 	buffers_finished(&b, cookie, next_index++);
 	return 0;
 }
@@ -53,6 +59,7 @@ static int setup(void **state)
 	memset(&registry, 0, sizeof(registry));
 	next_index = 0;
 	proof_is_good = true;
+	registering_takes_time = false;
 	b = (struct buffers){ .registry = &registry,
 			      .backend = { .reg = agree_reg, .unreg = agree_unreg },
 			      .answer = listener_answer,
@@ -204,6 +211,32 @@ static void budgets_of_a_client_hold(void **state)
 	close(fd);
 }
 
+static void what_the_kernel_refuses_uses_up_no_budget(void **state)
+{
+	int fd = greeted();
+	int mem = memory(8192, SEALED);
+	struct wire_request req;
+	struct wire_reply reply;
+
+	(void)state;
+	registering_takes_time = true;
+	for (int i = 0; i < 5; i++) { /* more often than max_buffers */
+		wire_request_init(&req, WIRE_ADD, 11);
+		req.length = 8192;
+		assert_int_equal(wire_send(fd, &req, sizeof(req), mem), 0);
+		listener_run(&l);
+		assert_int_equal(b.nr, 1);
+		buffers_finished(&b, registering, -EEXIST);
+		assert_int_equal(receive(fd, &reply), 0);
+		assert_int_equal(reply.status, -EEXIST);
+		assert_int_equal(reply.reason, WIRE_KERNEL_REFUSED);
+	}
+	registering_takes_time = false;
+	assert_int_equal(ask(fd, WIRE_ADD, mem, 8192, 0).status, 0);
+	close(mem);
+	close(fd);
+}
+
 static void without_a_good_proof_there_is_no_session(void **state)
 {
 	struct wire_reply reply;
@@ -277,6 +310,7 @@ int main(void)
 		T(a_whole_session),
 		T(what_is_no_good_memory_is_refused),
 		T(budgets_of_a_client_hold),
+		T(what_the_kernel_refuses_uses_up_no_budget),
 		T(without_a_good_proof_there_is_no_session),
 		T(nonsense_ends_the_connection_only),
 		T(silent_clients_hold_up_nobody_and_are_hung_up_on),
