@@ -274,10 +274,10 @@ static void a_socket_closed_under_us_is_noticed(void **state)
 	fake_start(&f, 5, POLITE, false);
 	session_arm(5, 0);
 	assert_true(session_armed());
-	for (int fd = 3; fd < 1024; fd++) {
+	for (int fd = 512; fd < 1024; fd++) { /* where the shim moves its own */
 		struct stat st;
 
-		if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && fd >= 512) {
+		if (sys_fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode)) {
 			close(fd);
 			/* and something of the program's own is opened there */
 			assert_int_equal(dup2(0, fd), fd);
