@@ -41,7 +41,8 @@ preload_of() {
     esac
 }
 
-# measure MODE RW BS SECONDS [fio arguments...]: one timed run.  Prints
+# measure MODE RW BS SECONDS [fio arguments...]: one timed run, after a second that
+# does not count (opening the file makes the session and populates the arena).  Prints
 # "bytes/s,requests zero-copy,bytes zero-copy,requests,bytes".
 measure() {
     local mode=$1 rw=$2 bs=$3 seconds=$4 preload before after json speed
@@ -50,7 +51,7 @@ measure() {
     before=$(server_counts)
     json=$(LD_PRELOAD=$preload fio --name=bench --filename="$DEVICE" --direct=1 \
         --rw="$rw" --bs="$bs" --ioengine=libaio --iodepth=8 \
-        --time_based --runtime="$seconds" --randrepeat=1 --norandommap \
+        --time_based --ramp_time=1 --runtime="$seconds" --randrepeat=1 --norandommap \
         --output-format=json "$@")
     after=$(server_counts)
     speed=$(jq -r '[.jobs[] | .read.bw_bytes + .write.bw_bytes] | add' <<<"$json")

@@ -357,7 +357,7 @@ static int find_by_mount(int fd, struct blkdev_ublk *ret)
 	int root;
 	int err;
 
-	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) < 0)
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &stx) < 0)
 		return -errno;
 	if (!(stx.stx_mask & STATX_MNT_ID))
 		return 0; /* before Linux 5.8 */
@@ -371,14 +371,17 @@ static int find_by_mount(int fd, struct blkdev_ublk *ret)
 
 int blkdev_find_ublk_fd(int fd, struct blkdev_ublk *ret)
 {
-	struct stat st;
+	struct statx stx = { 0 };
 
 	ret->nr = 0;
-	if (syscall(SYS_fstat, fd, &st) < 0)
+	/* Without asking a file system's server (FUSE), who may never answer. */
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) < 0)
 		return -errno;
-	if (S_ISBLK(st.st_mode))
-		return blkdev_find_ublk(st.st_rdev, ret);
-	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+	if (S_ISBLK(stx.stx_mode))
+		return blkdev_find_ublk(makedev(stx.stx_rdev_major, stx.stx_rdev_minor), ret);
+	if (!S_ISREG(stx.stx_mode) && !S_ISDIR(stx.stx_mode))
 		return -ENOTBLK;
-	return major(st.st_dev) ? blkdev_find_ublk(st.st_dev, ret) : find_by_mount(fd, ret);
+	if (!stx.stx_dev_major)
+		return find_by_mount(fd, ret);
+	return blkdev_find_ublk(makedev(stx.stx_dev_major, stx.stx_dev_minor), ret);
 }

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
@@ -357,10 +358,27 @@ static int start_device(struct device *d)
 	return 0;
 }
 
+/* Each client is a descriptor: what --max-clients allows must be possible. */
+static void raise_fd_limit(const struct device *d)
+{
+	struct rlimit limit;
+	rlim_t wanted = d->options->max_clients + 256U;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
+		return;
+	limit.rlim_cur = wanted;
+	if (limit.rlim_max < wanted)
+		limit.rlim_max = wanted;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		log_line(LOG_WARN, "the limit of descriptors cannot be raised to %llu: fewer clients than --max-clients",
+			 (unsigned long long)wanted);
+}
+
 static int open_events(struct device *d)
 {
 	sigset_t set;
 
+	raise_fd_limit(d);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);

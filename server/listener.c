@@ -132,6 +132,19 @@ static void sweep(struct listener *l)
 	}
 }
 
+/*
+ * Out of descriptors: a connection that waits would wake us for ever.  Whoever
+ * has not said HELLO goes first.
+ */
+static void make_room(struct listener *l)
+{
+	if (errno != EMFILE && errno != ENFILE)
+		return;
+	for (struct client *c = l->first; c; c = c->next)
+		if (!c->greeted)
+			hang_up(c);
+}
+
 static void accept_one(struct listener *l, int from)
 {
 	struct ucred cred = { 0 };
@@ -139,8 +152,10 @@ static void accept_one(struct listener *l, int from)
 	struct client *c;
 	int fd = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
+	if (fd < 0) {
+		make_room(l);
 		return;
+	}
 	c = l->nr_clients < l->limits.max_clients ? calloc(1, sizeof(*c)) : NULL;
 	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
 	    watch(l, fd, c) < 0) {

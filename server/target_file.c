@@ -96,6 +96,10 @@ static void queue_zeroes(struct queue *q, struct request *rq)
 
 static void zeroes_written(struct queue *q, struct request *rq, int res)
 {
+	if (res == -EINTR || res == -EAGAIN) {
+		queue_zeroes(q, rq);
+		return;
+	}
 	if (res <= 0) {
 		request_complete(q, rq, res ? res : -EIO);
 		return;
