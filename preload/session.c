@@ -46,6 +46,7 @@ struct session {
 static struct session sessions[SESSIONS_MAX];
 static atomic_uint nr_live;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
+static atomic_bool preparing; /* the busy one populates an arena: its own work, no wait */
 static atomic_bool missed; /* an arena was made while busy: send it afterwards */
 /* st_dev that led to no ublk disk last time: most programs ask for one only. */
 static _Atomic dev_t not_ublk;
@@ -191,13 +192,23 @@ static int send_legacy(struct session *s, const struct arena *a, long long deadl
 	return ret;
 }
 
+static bool prepared(struct arena *a)
+{
+	int ret;
+
+	preparing = true;
+	ret = arena_prepare(a);
+	preparing = false;
+	return ret == 0;
+}
+
 /* 1 when an answer is to come, else 0. */
 static unsigned int hand_over(struct session *s, struct arena *a, long long deadline)
 {
 	int ret;
 
 	if (a->state != ARENA_SHARED || s->sent[a - arenas].ino == a->ino || !arena_fd_valid(a) ||
-	    arena_prepare(a) < 0)
+	    !prepared(a))
 		return 0;
 	ret = s->legacy ? send_legacy(s, a, deadline) : send_add(s, a);
 	if (ret) {
@@ -413,6 +424,8 @@ static bool become_busy(void)
 	long long deadline = sys_now_ms() + (long long)config.connect_ms;
 
 	while (atomic_flag_test_and_set(&busy)) {
+		if (preparing)
+			deadline = sys_now_ms() + (long long)config.connect_ms;
 		if (sys_now_ms() >= deadline) {
 			stat_add(STAT_DEADLINE, 1);
 			missed = true;

@@ -11,6 +11,9 @@ UBLKZC=$BUILD/server/ublkzc
 SHIM=$BUILD/preload/libublkzc.so
 # shellcheck disable=SC2034
 
+# Emulated machines are slow; what is tested here is not how long a server may take.
+export UBLKZC_CONNECT_MS=5000
+
 SCRATCH=$(mktemp -d)
 DEVICES=()
 
