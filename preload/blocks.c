@@ -16,8 +16,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "session.h"
-#include "shim.h"
 #include "stats.h"
 #include "sys.h"
 
@@ -176,7 +174,7 @@ static void *take(uint32_t len, size_t align, bool *ret_clean)
 			return p;
 	}
 	/* What alignment may cost, so that a fresh arena surely fits. */
-	a = shim_new_arena((size_t)len * ARENA_GRANULE +
+	a = blocks_events.need_arena((size_t)len * ARENA_GRANULE +
 			   (align > ARENA_GRANULE && align < ARENA_ALIGN ? align : 0));
 	return a ? take_from(a, len, align, ret_clean) : NULL;
 }
@@ -257,7 +255,7 @@ static void release_if_empty(struct arena *a)
 	if (a->state != ARENA_RETIRED || a->used)
 		return;
 	memset(bins[a - arenas], 0, sizeof(bins[0]));
-	session_arena_gone(a);
+	blocks_events.arena_gone(a);
 	arena_release(a);
 }
 

@@ -16,6 +16,18 @@
 #include "arena.h"
 
 /*
+ * What the allocator asks of those above it, its lock held; session.c has
+ * them.  need_arena: a new arena with room for @bytes, or NULL when none can
+ * be had.  arena_gone: @a is about to be released.
+ */
+struct blocks_events {
+	struct arena *(*need_arena)(size_t bytes);
+	void (*arena_gone)(const struct arena *a);
+};
+
+extern const struct blocks_events blocks_events;
+
+/*
  * @align: a power of two.  The block is at least @size bytes; NULL: let libc
  * do it (the reason is counted).  @zero: all of it reads as zero.
  */

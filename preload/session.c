@@ -246,7 +246,7 @@ static void hand_over_all(struct session *s, long long deadline)
 	}
 }
 
-void session_arena_added(struct arena *a)
+static void send_to_all(struct arena *a)
 {
 	if (!session_armed())
 		return;
@@ -260,7 +260,19 @@ void session_arena_added(struct arena *a)
 	atomic_flag_clear(&busy);
 }
 
-void session_arena_gone(const struct arena *a)
+struct arena *session_new_arena(size_t bytes)
+{
+	struct arena *a;
+
+	if (!shim_mark_owner() || shim.owner != sys_getpid())
+		return NULL;
+	a = arena_new(bytes);
+	if (a)
+		send_to_all(a);
+	return a;
+}
+
+static void arena_gone(const struct arena *a)
 {
 	unsigned int slot = (unsigned int)(a - arenas);
 	struct wire_request req;
@@ -281,6 +293,11 @@ void session_arena_gone(const struct arena *a)
 	}
 	atomic_flag_clear(&busy);
 }
+
+const struct blocks_events blocks_events = {
+	.need_arena = session_new_arena,
+	.arena_gone = arena_gone,
+};
 
 /* ---- arming ---- */
 
@@ -385,7 +402,7 @@ static void ensure_arena(void)
 	for (unsigned int i = 0; i < arena_slots; i++)
 		any = any || arenas[i].state == ARENA_SHARED;
 	if (!any)
-		shim_new_arena(ARENA_GRANULE);
+		session_new_arena(ARENA_GRANULE);
 	blocks_unlock();
 }
 

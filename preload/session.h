@@ -27,11 +27,11 @@ void session_watch_fd(int fd);
  * Preserves errno. */
 void session_arm(unsigned int device, int proof);
 
-/* A new arena (blocks.c's lock is held): send it to all, waiting for none. */
-void session_arena_added(struct arena *a);
-
-/* @a is about to be released (lock held): the servers may forget it. */
-void session_arena_gone(const struct arena *a);
+/*
+ * A new arena (blocks.c's lock held), sent to all servers there is a session
+ * with, waiting for none.  NULL: none can be had here and now.
+ */
+struct arena *session_new_arena(size_t bytes);
 
 /* In a forked child: the sessions are the parent's. */
 void session_forget(void);

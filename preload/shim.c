@@ -11,8 +11,6 @@
 
 #include <sys/mman.h>
 
-#include "session.h"
-#include "stats.h"
 #include "sys.h"
 
 struct shim shim;
@@ -48,16 +46,4 @@ void shim_child_is_owner(void)
 bool shim_is_owner(void)
 {
 	return !own_byte || *own_byte;
-}
-
-struct arena *shim_new_arena(size_t bytes)
-{
-	struct arena *a;
-
-	if (!shim_mark_owner() || shim.owner != sys_getpid())
-		return NULL;
-	a = arena_new(bytes);
-	if (a)
-		session_arena_added(a);
-	return a;
 }

@@ -25,12 +25,6 @@ extern struct shim shim;
 /* The arenas' process: false in a child made behind our back (_Fork, clone). */
 bool shim_is_owner(void);
 
-/*
- * For blocks.c, its lock held: a new arena, sent to the servers we have
- * sessions with.  NULL: none can be had here and now.
- */
-struct arena *shim_new_arena(size_t bytes);
-
 /* First arena of a process: from here on forks are watched. */
 bool shim_mark_owner(void);
 

@@ -13,6 +13,7 @@
 #include "preload/blocks.h"
 #include "preload/config.h"
 #include "preload/fork.h"
+#include "preload/session.h"
 #include "preload/shim.h"
 #include "preload/stats.h"
 #include "tests/unit/cmocka_all.h"
@@ -267,7 +268,7 @@ static void a_child_we_did_not_see(void **state)
 	pid = _Fork();
 	if (pid == 0) {
 		CHECK(!shim_is_owner(), 1);
-		CHECK(shim_new_arena(4096) == NULL, 2);
+		CHECK(session_new_arena(4096) == NULL, 2);
 		_exit(0);
 	}
 	expect_exit_0(pid);
