@@ -148,7 +148,7 @@ static_assert(offsetof(struct uapi_ctrl_cmd, data) == 16, "ABI");
 
 /* Shared-memory zero copy. */
 #define UAPI_IO_F_SHMEM_ZC (1U << 19) /* in op_flags itself, not op_flags >> 8 */
-#define UAPI_IO_F_NOUNMAP (1U << 15) /* WRITE_ZEROES: keep blocks allocated */
+#define UAPI_IO_F_NOUNMAP (1U << 15)  /* WRITE_ZEROES: keep blocks allocated */
 #define UAPI_SHMEM_BUF_READ_ONLY (1U << 0)
 #define UAPI_SHMEM_BUF_SIZE_MAX (1ULL << 32) /* bytes, inclusive */
 #define UAPI_SHMEM_BUF_INDEX_MAX 65535U

@@ -60,35 +60,35 @@ enum wire_type {
 /* Why a request was refused; wire_reason_text() says it in words. */
 enum wire_reason {
 	WIRE_OK = 0,
-	WIRE_BAD_MESSAGE,	/* wrong length, magic, type or reserved bytes */
-	WIRE_BAD_VERSION,	/* reply.version says what the server speaks */
-	WIRE_BAD_FDS,		/* more or fewer descriptors than the type takes */
-	WIRE_HELLO_FIRST,	/* anything before HELLO, or HELLO twice */
-	WIRE_NO_ACCESS,		/* the descriptor proves no access to this device */
-	WIRE_WRONG_DEVICE,	/* it is open on some other device */
-	WIRE_NOT_SEALED,	/* memfd lacks SHRINK|GROW|SEAL */
-	WIRE_NOT_MEMFD,		/* not a memfd at all */
-	WIRE_BAD_RANGE,		/* unaligned, empty, too long or beyond the file */
-	WIRE_OVER_BUDGET,	/* bytes or buffers: per client or per device */
-	WIRE_NO_FEATURE,	/* this kernel or device has no shared-memory zero copy */
-	WIRE_KERNEL_REFUSED,	/* REG_BUF failed; status holds its error */
-	WIRE_NO_SUCH_BUFFER,	/* REMOVE of an index this client did not add */
-	WIRE_NO_MEMORY,		/* the server could not map or allocate */
-	WIRE_STOPPING,		/* the device is being removed */
-	WIRE_REASONS		/* count, not a reason */
+	WIRE_BAD_MESSAGE,    /* wrong length, magic, type or reserved bytes */
+	WIRE_BAD_VERSION,    /* reply.version says what the server speaks */
+	WIRE_BAD_FDS,	     /* more or fewer descriptors than the type takes */
+	WIRE_HELLO_FIRST,    /* anything before HELLO, or HELLO twice */
+	WIRE_NO_ACCESS,	     /* the descriptor proves no access to this device */
+	WIRE_WRONG_DEVICE,   /* it is open on some other device */
+	WIRE_NOT_SEALED,     /* memfd lacks SHRINK|GROW|SEAL */
+	WIRE_NOT_MEMFD,	     /* not a memfd at all */
+	WIRE_BAD_RANGE,	     /* unaligned, empty, too long or beyond the file */
+	WIRE_OVER_BUDGET,    /* bytes or buffers: per client or per device */
+	WIRE_NO_FEATURE,     /* this kernel or device has no shared-memory zero copy */
+	WIRE_KERNEL_REFUSED, /* REG_BUF failed; status holds its error */
+	WIRE_NO_SUCH_BUFFER, /* REMOVE of an index this client did not add */
+	WIRE_NO_MEMORY,	     /* the server could not map or allocate */
+	WIRE_STOPPING,	     /* the device is being removed */
+	WIRE_REASONS	     /* count, not a reason */
 };
 
 /* As sent.  64 bytes; every field that a type does not use is zero. */
 struct wire_request {
 	uint32_t magic;
 	uint16_t version;
-	uint16_t type;	  /* enum wire_type */
-	uint32_t seq;	  /* chosen by the client, repeated in the reply */
-	uint32_t flags;	  /* WIRE_ADD_* */
-	uint64_t offset;  /* ADD: bytes into the memfd */
-	uint64_t length;  /* ADD: bytes */
-	uint32_t index;	  /* REMOVE */
-	uint32_t pid;	  /* HELLO: informative; the server trusts SO_PEERCRED */
+	uint16_t type;	 /* enum wire_type */
+	uint32_t seq;	 /* chosen by the client, repeated in the reply */
+	uint32_t flags;	 /* WIRE_ADD_* */
+	uint64_t offset; /* ADD: bytes into the memfd */
+	uint64_t length; /* ADD: bytes */
+	uint32_t index;	 /* REMOVE */
+	uint32_t pid;	 /* HELLO: informative; the server trusts SO_PEERCRED */
 	uint8_t reserved[24];
 };
 static_assert(sizeof(struct wire_request) == 64, "wire format");
@@ -100,11 +100,11 @@ struct wire_reply {
 	uint16_t version; /* the server's own, also when it refuses */
 	uint16_t type;	  /* of the request */
 	uint32_t seq;
-	int32_t status;	  /* 0 or a negative errno */
-	uint16_t reason;  /* enum wire_reason */
+	int32_t status;	 /* 0 or a negative errno */
+	uint16_t reason; /* enum wire_reason */
 	uint16_t pad;
-	uint32_t index;	  /* ADD: the registered buffer's index */
-	uint32_t device;  /* HELLO: N of /dev/ublkbN */
+	uint32_t index;	      /* ADD: the registered buffer's index */
+	uint32_t device;      /* HELLO: N of /dev/ublkbN */
 	uint32_t max_buffers; /* HELLO: buffers this client may hold */
 	uint64_t max_bytes;   /* HELLO: bytes this client may register */
 	uint8_t reserved[24];

@@ -99,7 +99,8 @@ static char *find_room(size_t len)
 		for (unsigned int i = 0; i < arena_slots; i++) {
 			const struct arena *a = &arenas[i];
 
-			if (a->state == ARENA_EMPTY || a->base >= at + len || a->base + a->len <= at)
+			if (a->state == ARENA_EMPTY || a->base >= at + len ||
+			    a->base + a->len <= at)
 				continue;
 			at = a->base + a->len;
 			moved = true;
@@ -145,15 +146,15 @@ static int make_memfd(size_t len)
 	fd = sys_call(SYS_memfd_create, (long)name,
 		      MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL, 0, 0, 0, 0);
 	if (fd == -EINVAL)
-		fd = sys_call(SYS_memfd_create, (long)name, MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0, 0,
-			      0);
+		fd = sys_call(SYS_memfd_create, (long)name, MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0,
+			      0, 0);
 	if (fd < 0)
 		return (int)fd;
 	fd = sys_move_fd_high((int)fd);
 	ret = sys_call(SYS_ftruncate, fd, (long)len, 0, 0, 0, 0);
 	if (ret == 0)
-		ret = sys_call(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
-			       0, 0, 0);
+		ret = sys_call(SYS_fcntl, fd, F_ADD_SEALS,
+			       F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, 0, 0, 0);
 	if (ret < 0) {
 		sys_close((int)fd);
 		return (int)ret;
@@ -163,9 +164,9 @@ static int make_memfd(size_t len)
 
 static struct granule *make_granules(size_t len)
 {
-	long map = sys_mmap(NULL, len / ARENA_GRANULE * sizeof(struct granule),
-			    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-			    0);
+	long map =
+		sys_mmap(NULL, len / ARENA_GRANULE * sizeof(struct granule), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return sys_is_error(map) ? NULL : (struct granule *)map;
 }
@@ -187,15 +188,16 @@ static bool fill(struct arena *a, char *at, size_t len)
 	if (a->fd < 0)
 		return false;
 	a->granules = make_granules(len);
-	map = a->granules ? sys_mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, a->fd, 0) :
-			    -ENOMEM;
+	map = a->granules
+		      ? sys_mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, a->fd, 0)
+		      : -ENOMEM;
 	if (sys_is_error(map) || sys_fstat(a->fd, &st) < 0) {
 		sys_close(a->fd);
 		if (a->granules)
 			sys_munmap(a->granules, len / ARENA_GRANULE * sizeof(struct granule));
 		/* A shared mapping that came about must not stay behind. */
-		sys_mmap(at, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-			 -1, 0);
+		sys_mmap(at, len, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 		return false;
 	}
 	a->dev = st.st_dev;

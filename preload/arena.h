@@ -45,9 +45,9 @@ struct granule {
 struct arena {
 	enum arena_state state;
 	char *base;
-	size_t len;		  /* bytes */
-	int fd;			  /* memfd, -1: closed */
-	dev_t dev;		  /* of the memfd, to recognise fd */
+	size_t len; /* bytes */
+	int fd;	    /* memfd, -1: closed */
+	dev_t dev;  /* of the memfd, to recognise fd */
 	ino_t ino;
 	bool prepared;		  /* populated and collapsed */
 	struct granule *granules; /* len / ARENA_GRANULE of them */
@@ -66,8 +66,8 @@ static inline bool arena_owns(const void *p)
 {
 	size_t reserved = atomic_load_explicit(&arena_reserved, memory_order_acquire);
 
-	return (size_t)((const char *)p -
-			atomic_load_explicit(&arena_base, memory_order_relaxed)) < reserved;
+	return (size_t)((const char *)p - atomic_load_explicit(&arena_base, memory_order_relaxed)) <
+	       reserved;
 }
 
 /* The arena that @p is in; NULL if it is in none (a hole of the reservation). */

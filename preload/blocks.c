@@ -175,7 +175,7 @@ static void *take(uint32_t len, size_t align, bool *ret_clean)
 	}
 	/* What alignment may cost, so that a fresh arena surely fits. */
 	a = blocks_events.need_arena((size_t)len * ARENA_GRANULE +
-			   (align > ARENA_GRANULE && align < ARENA_ALIGN ? align : 0));
+				     (align > ARENA_GRANULE && align < ARENA_ALIGN ? align : 0));
 	return a ? take_from(a, len, align, ret_clean) : NULL;
 }
 

@@ -141,7 +141,8 @@ static void complain(const struct variable *v, const char *value)
 			 value, (unsigned long long)v->min, (unsigned long long)v->max);
 		break;
 	case KIND_WORD:
-		log_line(LOG_WARN, "UBLKZC_%s='%s' is ignored: one of %s", v->name, value, v->words);
+		log_line(LOG_WARN, "UBLKZC_%s='%s' is ignored: one of %s", v->name, value,
+			 v->words);
 		break;
 	default:
 		log_line(LOG_WARN, "UBLKZC_%s='%s' is ignored: an absolute path", v->name, value);

@@ -23,7 +23,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* As glibc: the mode argument is there when a file may be created. */
-#define NEEDS_MODE(flags) (((flags) & O_CREAT) || ((flags) & O_TMPFILE) == O_TMPFILE)
+#define NEEDS_MODE(flags) (((flags)&O_CREAT) || ((flags)&O_TMPFILE) == O_TMPFILE)
 
 static int watched(int fd, int flags)
 {
@@ -52,8 +52,8 @@ EXPORT int open(const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = take_mode(flags, args);
 	va_end(args);
-	fd = next_ready() && next.open ? next.open(path, flags, mode) :
-					 raw_openat(AT_FDCWD, path, flags, mode);
+	fd = next_ready() && next.open ? next.open(path, flags, mode)
+				       : raw_openat(AT_FDCWD, path, flags, mode);
 	return watched(fd, flags);
 }
 
@@ -66,8 +66,8 @@ EXPORT int open64(const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = take_mode(flags, args);
 	va_end(args);
-	fd = next_ready() && next.open64 ? next.open64(path, flags, mode) :
-					   raw_openat(AT_FDCWD, path, flags | O_LARGEFILE, mode);
+	fd = next_ready() && next.open64 ? next.open64(path, flags, mode)
+					 : raw_openat(AT_FDCWD, path, flags | O_LARGEFILE, mode);
 	return watched(fd, flags);
 }
 
@@ -80,8 +80,8 @@ EXPORT int openat(int dir, const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = take_mode(flags, args);
 	va_end(args);
-	fd = next_ready() && next.openat ? next.openat(dir, path, flags, mode) :
-					   raw_openat(dir, path, flags, mode);
+	fd = next_ready() && next.openat ? next.openat(dir, path, flags, mode)
+					 : raw_openat(dir, path, flags, mode);
 	return watched(fd, flags);
 }
 
@@ -94,8 +94,8 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = take_mode(flags, args);
 	va_end(args);
-	fd = next_ready() && next.openat64 ? next.openat64(dir, path, flags, mode) :
-					     raw_openat(dir, path, flags | O_LARGEFILE, mode);
+	fd = next_ready() && next.openat64 ? next.openat64(dir, path, flags, mode)
+					   : raw_openat(dir, path, flags | O_LARGEFILE, mode);
 	return watched(fd, flags);
 }
 
@@ -104,34 +104,34 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
 EXPORT int __open_2(const char *path, int flags);
 EXPORT int __open_2(const char *path, int flags)
 {
-	return watched(next_ready() && next.open_2 ? next.open_2(path, flags) :
-						     raw_openat(AT_FDCWD, path, flags, 0),
+	return watched(next_ready() && next.open_2 ? next.open_2(path, flags)
+						   : raw_openat(AT_FDCWD, path, flags, 0),
 		       flags);
 }
 
 EXPORT int __open64_2(const char *path, int flags);
 EXPORT int __open64_2(const char *path, int flags)
 {
-	return watched(next_ready() && next.open64_2 ?
-			       next.open64_2(path, flags) :
-			       raw_openat(AT_FDCWD, path, flags | O_LARGEFILE, 0),
+	return watched(next_ready() && next.open64_2
+			       ? next.open64_2(path, flags)
+			       : raw_openat(AT_FDCWD, path, flags | O_LARGEFILE, 0),
 		       flags);
 }
 
 EXPORT int __openat_2(int dir, const char *path, int flags);
 EXPORT int __openat_2(int dir, const char *path, int flags)
 {
-	return watched(next_ready() && next.openat_2 ? next.openat_2(dir, path, flags) :
-						       raw_openat(dir, path, flags, 0),
+	return watched(next_ready() && next.openat_2 ? next.openat_2(dir, path, flags)
+						     : raw_openat(dir, path, flags, 0),
 		       flags);
 }
 
 EXPORT int __openat64_2(int dir, const char *path, int flags);
 EXPORT int __openat64_2(int dir, const char *path, int flags)
 {
-	return watched(next_ready() && next.openat64_2 ?
-			       next.openat64_2(dir, path, flags) :
-			       raw_openat(dir, path, flags | O_LARGEFILE, 0),
+	return watched(next_ready() && next.openat64_2
+			       ? next.openat64_2(dir, path, flags)
+			       : raw_openat(dir, path, flags | O_LARGEFILE, 0),
 		       flags);
 }
 

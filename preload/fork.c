@@ -132,7 +132,8 @@ static void wait_for_copy(void)
 
 	close_pipe_end(1);
 	if (forking.pipe[0] < 0) {
-		log_line(LOG_WARN, "no descriptor for a pipe: the child of this fork may see later writes");
+		log_line(LOG_WARN,
+			 "no descriptor for a pipe: the child of this fork may see later writes");
 		return;
 	}
 	/* Readable, or hung up because the child is gone: both end the wait. */
@@ -180,7 +181,8 @@ static void copy_arena(struct arena *a)
 		/* Better than sharing: only pages neither side has written to
 		 * yet can still show what the parent writes. */
 		log_line(LOG_WARN, "no memory to copy for a forked child: error %ld", map);
-		sys_mmap(a->base, a->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, a->fd, 0);
+		sys_mmap(a->base, a->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, a->fd,
+			 0);
 	}
 	blocks_retire(a);
 }

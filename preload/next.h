@@ -23,7 +23,7 @@ struct next {
 	void *(*valloc)(size_t);
 	void *(*pvalloc)(size_t);
 	size_t (*malloc_usable_size)(void *);
-	void (*free_sized)(void *, size_t);		 /* glibc 2.43; may be NULL */
+	void (*free_sized)(void *, size_t);		    /* glibc 2.43; may be NULL */
 	void (*free_aligned_sized)(void *, size_t, size_t); /* glibc 2.43; may be NULL */
 	int (*open)(const char *, int, ...);
 	int (*open64)(const char *, int, ...);

@@ -47,7 +47,7 @@ static struct session sessions[SESSIONS_MAX];
 static atomic_uint nr_live;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 static atomic_bool preparing; /* the busy one populates an arena: its own work, no wait */
-static atomic_bool missed; /* an arena was made while busy: send it afterwards */
+static atomic_bool missed;    /* an arena was made while busy: send it afterwards */
 /* st_dev that led to no ublk disk last time: most programs ask for one only. */
 static _Atomic dev_t not_ublk;
 

@@ -14,8 +14,8 @@
 
 #include "arena.h"
 
-#define SESSIONS_MAX 16U	  /* ublk disks one process can be armed for */
-#define SESSION_RETRY_MS 1000	  /* between attempts for one disk */
+#define SESSIONS_MAX 16U      /* ublk disks one process can be armed for */
+#define SESSION_RETRY_MS 1000 /* between attempts for one disk */
 
 /* Is there at least one session?  Any thread. */
 bool session_armed(void);

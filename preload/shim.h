@@ -12,12 +12,12 @@
 #include "arena.h"
 
 struct shim {
-	_Atomic bool on;	     /* allocation wrappers capture at all */
-	_Atomic bool watch;	     /* descriptor wrappers look at O_DIRECT */
-	bool capture_malloc;	     /* large malloc too */
-	size_t malloc_min;	     /* bytes */
-	const char *off_reason;	     /* why not on; NULL: it is */
-	_Atomic int owner;	     /* process that the arenas belong to */
+	_Atomic bool on;	/* allocation wrappers capture at all */
+	_Atomic bool watch;	/* descriptor wrappers look at O_DIRECT */
+	bool capture_malloc;	/* large malloc too */
+	size_t malloc_min;	/* bytes */
+	const char *off_reason; /* why not on; NULL: it is */
+	_Atomic int owner;	/* process that the arenas belong to */
 };
 
 extern struct shim shim;

@@ -11,26 +11,26 @@
 #include <stdatomic.h>
 
 enum stat_id {
-	STAT_CAPTURED,	       /* allocations */
+	STAT_CAPTURED, /* allocations */
 	STAT_CAPTURED_BYTES,
-	STAT_NO_ARENA,	       /* memfd or address space refused, or the limit reached */
-	STAT_TOO_BIG,	       /* for one registered buffer */
-	STAT_ODD_ALIGNMENT,    /* more than 2 MiB */
-	STAT_PROFILE_OFF,      /* large malloc, but not captured for this program */
+	STAT_NO_ARENA,		/* memfd or address space refused, or the limit reached */
+	STAT_TOO_BIG,		/* for one registered buffer */
+	STAT_ODD_ALIGNMENT,	/* more than 2 MiB */
+	STAT_PROFILE_OFF,	/* large malloc, but not captured for this program */
 	STAT_FORKED_WITHOUT_US, /* _Fork or clone: capture is off in the child */
-	STAT_BAD_FREE,	       /* a pointer in an arena that is no block */
+	STAT_BAD_FREE,		/* a pointer in an arena that is no block */
 	STAT_ARENAS,
 	STAT_ARENAS_SENT,
 	STAT_ARENAS_REFUSED,
-	STAT_ARENAS_RETIRED,   /* by a fork */
-	STAT_DIRECT_OPENS,     /* descriptors with O_DIRECT seen */
-	STAT_NOT_UBLK,	       /* of these, not on a ublk disk */
-	STAT_LOOKUP_FAILED,    /* sysfs could not be read */
-	STAT_ARMED,	       /* sessions established */
-	STAT_NO_SERVER,	       /* no socket behind the device */
-	STAT_DEADLINE,	       /* the server did not answer in time */
-	STAT_REFUSED,	       /* HELLO refused */
-	STAT_LEGACY,	       /* sessions by the older protocol */
+	STAT_ARENAS_RETIRED, /* by a fork */
+	STAT_DIRECT_OPENS,   /* descriptors with O_DIRECT seen */
+	STAT_NOT_UBLK,	     /* of these, not on a ublk disk */
+	STAT_LOOKUP_FAILED,  /* sysfs could not be read */
+	STAT_ARMED,	     /* sessions established */
+	STAT_NO_SERVER,	     /* no socket behind the device */
+	STAT_DEADLINE,	     /* the server did not answer in time */
+	STAT_REFUSED,	     /* HELLO refused */
+	STAT_LEGACY,	     /* sessions by the older protocol */
 	STAT_SESSION_LOST,
 	STAT_FORK_COPIES,
 	STAT_FORK_PRIVATE,

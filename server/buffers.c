@@ -152,8 +152,9 @@ static struct buffer *find(struct buffers *b, const struct stat *st,
 			   const struct buffer_request *req)
 {
 	for (struct buffer *buf = b->first; buf; buf = buf->next)
-		if (buf->dev == st->st_dev && buf->ino == st->st_ino && buf->offset == req->offset &&
-		    buf->view.len == req->len && buf->view.read_only == req->read_only)
+		if (buf->dev == st->st_dev && buf->ino == st->st_ino &&
+		    buf->offset == req->offset && buf->view.len == req->len &&
+		    buf->view.read_only == req->read_only)
 			return buf;
 	return NULL;
 }

@@ -38,8 +38,7 @@ struct buffers_backend {
 
 /* The answer to an add.  @client is NULL for a buffer of the server's own. */
 typedef void buffers_answer_fn(void *arg, void *client, uint32_t seq, int status,
-			       enum wire_reason reason, unsigned int index,
-			       uint64_t len);
+			       enum wire_reason reason, unsigned int index, uint64_t len);
 
 struct buffers {
 	struct registry *registry;

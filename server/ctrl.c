@@ -28,8 +28,10 @@ int ctrl_open(struct ctrl *c)
 	if (c->fd < 0) {
 		ret = -errno;
 		if (ret == -ENOENT)
-			return log_error(ret, "%s: the module ublk_drv is not loaded (try: modprobe ublk_drv)",
-					 control_path);
+			return log_error(
+				ret,
+				"%s: the module ublk_drv is not loaded (try: modprobe ublk_drv)",
+				control_path);
 		if (ret == -EACCES || ret == -EPERM)
 			return log_error(ret, "%s: needs root (CAP_SYS_ADMIN)", control_path);
 		return log_error(ret, "%s", control_path);
@@ -38,8 +40,9 @@ int ctrl_open(struct ctrl *c)
 	if (ret) {
 		close(c->fd);
 		c->fd = -1;
-		return log_error(ret, "io_uring%s",
-				 ret == -EPERM ? " is disabled here (sysctl kernel.io_uring_disabled)" : "");
+		return log_error(
+			ret, "io_uring%s",
+			ret == -EPERM ? " is disabled here (sysctl kernel.io_uring_disabled)" : "");
 	}
 	return 0;
 }
@@ -80,7 +83,8 @@ static int wait_sync(struct ctrl *c)
 	for (;;) {
 		unsigned int head;
 
-		io_uring_for_each_cqe(&c->ring, head, cqe) {
+		io_uring_for_each_cqe(&c->ring, head, cqe)
+		{
 			if (cqe->user_data != SYNC_COOKIE)
 				continue;
 			res = cqe->res;

@@ -51,7 +51,7 @@ struct device {
 	bool listening;
 	struct queue *queues;
 	unsigned int nr_started; /* queues to join */
-	int shm_result;	       /* of the --shm-file being registered */
+	int shm_result;		 /* of the --shm-file being registered */
 };
 
 /* ---- the driver as the buffers' backend ---- */
@@ -138,7 +138,8 @@ static int add_device(struct device *d)
 	ret = ctrl_get_features(&d->ctrl, &features);
 	if (ret < 0 || !(features & UBLK_F_USER_COPY))
 		return log_error(ret < 0 ? ret : -EOPNOTSUPP,
-				 "this kernel's ublk driver has no UBLK_F_USER_COPY (Linux 6.5 and newer have)");
+				 "this kernel's ublk driver has no UBLK_F_USER_COPY (Linux 6.5 and "
+				 "newer have)");
 	d->info = (struct ublksrv_ctrl_dev_info){
 		.nr_hw_queues = (uint16_t)d->options->nr_queues,
 		.queue_depth = (uint16_t)d->options->depth,
@@ -280,8 +281,8 @@ static int register_shm_file(struct device *d, const char *path)
 	}
 	req.len = (uint64_t)st.st_size;
 	if (!S_ISREG(st.st_mode) || !req.len || req.len % (uint64_t)sysconf(_SC_PAGESIZE)) {
-		ret = log_error(-EINVAL, "--shm-file %s: not a file of whole pages (%llu bytes)", path,
-				(unsigned long long)req.len);
+		ret = log_error(-EINVAL, "--shm-file %s: not a file of whole pages (%llu bytes)",
+				path, (unsigned long long)req.len);
 		goto out;
 	}
 	d->shm_result = 1;
@@ -370,7 +371,9 @@ static void raise_fd_limit(const struct device *d)
 	if (limit.rlim_max < wanted)
 		limit.rlim_max = wanted;
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		log_line(LOG_WARN, "the limit of descriptors cannot be raised to %llu: fewer clients than --max-clients",
+		log_line(LOG_WARN,
+			 "the limit of descriptors cannot be raised to %llu: fewer clients than "
+			 "--max-clients",
 			 (unsigned long long)wanted);
 }
 

@@ -30,13 +30,13 @@
 
 struct client {
 	struct client *next;
-	int fd;		/* the connection, or a pidfd once a legacy request is done */
+	int fd; /* the connection, or a pidfd once a legacy request is done */
 	bool legacy;
-	bool greeted;	/* HELLO accepted */
-	bool closing;	/* to be freed when the current round is over */
+	bool greeted;	   /* HELLO accepted */
+	bool closing;	   /* to be freed when the current round is over */
 	bool legacy_lease; /* fd is a pidfd */
-	time_t deadline; /* for HELLO, CLOCK_MONOTONIC seconds */
-	pid_t pid;	/* SO_PEERCRED, for logs and the legacy lease */
+	time_t deadline;   /* for HELLO, CLOCK_MONOTONIC seconds */
+	pid_t pid;	   /* SO_PEERCRED, for logs and the legacy lease */
 	unsigned int nr_buffers;
 	uint64_t bytes;
 };
@@ -157,8 +157,7 @@ static void accept_one(struct listener *l, int from)
 		return;
 	}
 	c = l->nr_clients < l->limits.max_clients ? calloc(1, sizeof(*c)) : NULL;
-	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
-	    watch(l, fd, c) < 0) {
+	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || watch(l, fd, c) < 0) {
 		l->refused++;
 		free(c);
 		close(fd);

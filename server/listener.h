@@ -20,13 +20,13 @@
 
 /* Limits; all can be set by options of ublkzc add. */
 struct listener_limits {
-	unsigned int max_clients;    /* connections */
-	unsigned int max_buffers;    /* per client */
-	uint64_t max_client_bytes;   /* per client */
-	unsigned int hello_timeout;  /* seconds to say HELLO */
+	unsigned int max_clients;   /* connections */
+	unsigned int max_buffers;   /* per client */
+	uint64_t max_client_bytes;  /* per client */
+	unsigned int hello_timeout; /* seconds to say HELLO */
 };
 
-#define LISTENER_LIMITS_DEFAULT \
+#define LISTENER_LIMITS_DEFAULT                                                                    \
 	((struct listener_limits){ .max_clients = 1024, .max_buffers = 64, .hello_timeout = 5 })
 
 struct client;
@@ -35,9 +35,9 @@ struct listener {
 	unsigned int device;
 	struct listener_limits limits;
 	struct buffers *buffers;
-	int epoll;     /* watched by the caller */
-	int socket;    /* -1: none */
-	int legacy;    /* -1: none */
+	int epoll;  /* watched by the caller */
+	int socket; /* -1: none */
+	int legacy; /* -1: none */
 	unsigned int nr_clients;
 	uint64_t refused;
 	struct client *first;

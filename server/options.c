@@ -112,7 +112,8 @@ static int set_target(struct options *o, const char *name)
 {
 	o->target = target_find(name);
 	if (!o->target)
-		return log_error(-EINVAL, "unknown target '%s' (ublkzc add --help lists them)", name);
+		return log_error(-EINVAL, "unknown target '%s' (ublkzc add --help lists them)",
+				 name);
 	return 0;
 }
 
@@ -228,8 +229,8 @@ static void build_getopt(struct option *longs, char *shorts)
 {
 	for (unsigned int i = 0; i < NR_ROWS; i++) {
 		longs[i] = (struct option){ rows[i].name,
-					    rows[i].argument ? required_argument : no_argument, NULL,
-					    rows[i].value };
+					    rows[i].argument ? required_argument : no_argument,
+					    NULL, rows[i].value };
 		if (rows[i].value >= 256)
 			continue;
 		*shorts++ = (char)rows[i].value;

@@ -104,9 +104,9 @@ static int user_copy(struct queue *q, struct request *rq)
 
 	while (done < rq->len) {
 		size_t left = rq->len - done;
-		ssize_t n = rq->op == REQ_WRITE ?
-				    pread(q->config.char_fd, rq->data + done, left, pos + done) :
-				    pwrite(q->config.char_fd, rq->data + done, left, pos + done);
+		ssize_t n = rq->op == REQ_WRITE
+				    ? pread(q->config.char_fd, rq->data + done, left, pos + done)
+				    : pwrite(q->config.char_fd, rq->data + done, left, pos + done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -121,8 +121,8 @@ static int client_copy(void *ours, void *theirs, size_t len, bool to_client)
 {
 	struct iovec local = { .iov_base = ours, .iov_len = len };
 	struct iovec remote = { .iov_base = theirs, .iov_len = len };
-	ssize_t n = to_client ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0) :
-				process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+	ssize_t n = to_client ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0)
+			      : process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
 
 	if (n < 0)
 		return -errno;
@@ -241,7 +241,8 @@ static void park(struct queue *q, struct request *rq)
 	}
 	if (now - rq->parked_ns < QUEUE_PARK_DEADLINE_MS * 1000000ULL)
 		return;
-	log_line(LOG_ERROR, "queue %u: request %u names a buffer that was never registered, failing it",
+	log_line(LOG_ERROR,
+		 "queue %u: request %u names a buffer that was never registered, failing it",
 		 q->config.id, rq->tag);
 	unpark(q, rq);
 	request_complete(q, rq, -EIO);
@@ -357,7 +358,8 @@ static void serve(struct queue *q)
 			io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, &poll_again, NULL);
 		else
 			io_uring_submit_and_wait(&q->ring, 1);
-		io_uring_for_each_cqe(&q->ring, head, cqe) {
+		io_uring_for_each_cqe(&q->ring, head, cqe)
+		{
 			handle_cqe(q, cqe);
 			nr++;
 		}

@@ -29,24 +29,24 @@ struct request {
 	uint16_t tag;
 	uint8_t op; /* enum request_op */
 	bool fua;
-	bool no_unmap;	   /* WRITE_ZEROES: keep the space allocated */
+	bool no_unmap;	     /* WRITE_ZEROES: keep the space allocated */
 	bool writing_zeroes; /* the file target's: WRITE_ZEROES by writing */
-	bool zero_copy;	   /* data is in a registered buffer */
-	bool bounced;	   /* zero_copy, but io goes through the bounce buffer */
-	uint64_t offset;   /* bytes on the device */
-	uint32_t len;	   /* bytes */
-	uint32_t done;	   /* bytes finished; the target's to use */
-	uint8_t *data;	   /* len bytes for READ and WRITE; NULL else */
-	uint8_t *client;   /* bounced: where the bytes really belong */
-	uint64_t parked_ns; /* since when, CLOCK_MONOTONIC; 0: not parked */
+	bool zero_copy;	     /* data is in a registered buffer */
+	bool bounced;	     /* zero_copy, but io goes through the bounce buffer */
+	uint64_t offset;     /* bytes on the device */
+	uint32_t len;	     /* bytes */
+	uint32_t done;	     /* bytes finished; the target's to use */
+	uint8_t *data;	     /* len bytes for READ and WRITE; NULL else */
+	uint8_t *client;     /* bounced: where the bytes really belong */
+	uint64_t parked_ns;  /* since when, CLOCK_MONOTONIC; 0: not parked */
 };
 
 struct queue_config {
 	unsigned int id;
 	unsigned int depth;
-	uint32_t max_io;    /* bytes of the largest request */
-	int char_fd;	    /* /dev/ublkcN, borrowed */
-	bool shmem_zc;	    /* the device has the feature */
+	uint32_t max_io; /* bytes of the largest request */
+	int char_fd;	 /* /dev/ublkcN, borrowed */
+	bool shmem_zc;	 /* the device has the feature */
 	struct target *target;
 	const struct registry *registry;
 	struct queue_counters *counters;

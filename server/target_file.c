@@ -177,8 +177,9 @@ static int open_backing(struct target *target, bool *ret_direct)
 		fd = try_open(target, access);
 	}
 	if ((fd == -EROFS || fd == -EACCES || fd == -EPERM) && access == O_RDWR)
-		return log_error(fd, "%s cannot be opened for writing (--read-only serves it read-only)",
-				 target->path);
+		return log_error(
+			fd, "%s cannot be opened for writing (--read-only serves it read-only)",
+			target->path);
 	if (fd < 0)
 		return log_error(fd, "%s", target->path);
 	return fd;
@@ -252,8 +253,10 @@ static int examine(struct target *target, bool direct)
 	if (offset_align > minimum)
 		minimum = offset_align;
 	if (minimum > 4096)
-		return log_error(-EINVAL, "%s needs I/O in units of %u bytes, more than 4096; try --buffered",
-				 target->path, minimum);
+		return log_error(
+			-EINVAL,
+			"%s needs I/O in units of %u bytes, more than 4096; try --buffered",
+			target->path, minimum);
 	if (!target->block_size)
 		target->block_size = minimum;
 	if (target->block_size < minimum)

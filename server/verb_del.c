@@ -78,7 +78,8 @@ static int del_device(unsigned int device)
 	if (ret == -ENODEV)
 		return log_error(ret, "there is no device %u (ublkzc list)", device);
 	if (ret == -ETIMEDOUT)
-		return log_error(ret, "the server of /dev/ublkb%u does not stop; is the device in use?",
+		return log_error(ret,
+				 "the server of /dev/ublkb%u does not stop; is the device in use?",
 				 device);
 	return ret ? log_error(ret, "remove device %u", device) : 0;
 }

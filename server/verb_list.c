@@ -19,8 +19,8 @@ struct listing {
 
 static void list_json(struct listing *l, const struct state *s)
 {
-	printf("%s{\"device\":%u,\"pid\":%d,\"alive\":%s,\"target\":\"%s\",\"path\":", l->nr ? "," : "",
-	       s->device, s->pid, state_alive(s) ? "true" : "false", s->target);
+	printf("%s{\"device\":%u,\"pid\":%d,\"alive\":%s,\"target\":\"%s\",\"path\":",
+	       l->nr ? "," : "", s->device, s->pid, state_alive(s) ? "true" : "false", s->target);
 	json_string(stdout, s->path);
 	printf(",\"size\":%llu,\"block_size\":%u,\"queues\":%u,\"depth\":%u,\"read_only\":%s,"
 	       "\"shmem_zc\":%s}",

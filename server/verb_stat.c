@@ -67,17 +67,19 @@ static void stat_text(const struct state *s, const struct queue_counters *c)
 	text_op("write", &c->write);
 	printf("  %llu flushes, %llu discards, %llu write-zeroes, %llu failed\n", get(&c->flushes),
 	       get(&c->discards), get(&c->write_zeroes), get(&c->errors));
-	printf("  %llu clients, %llu registered buffers of %llu bytes in all, %llu messages refused\n",
+	printf("  %llu clients, %llu registered buffers of %llu bytes in all, %llu messages "
+	       "refused\n",
 	       get(&s->clients), get(&s->buffers), get(&s->buffer_bytes), get(&s->refused));
-	explain(&c->copied_no_feature,
-		"the kernel's ublk driver has no shared-memory zero copy, or --copy-only was given");
+	explain(&c->copied_no_feature, "the kernel's ublk driver has no shared-memory zero copy, "
+				       "or --copy-only was given");
 	explain(&c->copied_nothing_registered,
 		"no program had registered memory (not started with libublkzc.so?)");
 	explain(&c->copied_other_memory,
 		"their memory was not registered, or not in one piece (buffered I/O, file system "
 		"metadata, a program without libublkzc.so, scattered buffers)");
 	if (get(&c->bounced))
-		printf("  %llu zero-copy requests were not aligned for direct I/O to the storage and "
+		printf("  %llu zero-copy requests were not aligned for direct I/O to the storage "
+		       "and "
 		       "went through a bounce buffer\n",
 		       get(&c->bounced));
 	if (get(&c->parked))

@@ -154,7 +154,8 @@ static void mountinfo_is_searched_by_mount_id(void **state)
 	struct blkdev_ublk found;
 
 	(void)state;
-	run("mkdir -p %s/proc/self && (i=100; while [ $i -lt 300 ]; do echo \"$i 1 0:$i / /mnt/$i rw "
+	run("mkdir -p %s/proc/self && (i=100; while [ $i -lt 300 ]; do echo \"$i 1 0:$i / /mnt/$i "
+	    "rw "
 	    "shared:1 - tmpfs tmpfs rw,a-rather-long-option-so-that-reads-are-cut-anywhere\"; "
 	    "i=$((i+1)); done; echo '300 1 0:44 /sub /mnt/b rw - btrfs overlay rw') > "
 	    "%s/proc/self/mountinfo",

@@ -8,12 +8,11 @@
 #include "common/log.h"
 #include "tests/unit/cmocka_all.h"
 
-#define assert_formats(want, ...)                                              \
-	do {                                                                   \
-		char got[256];                                                 \
-		assert_int_equal(log_format(got, sizeof(got), __VA_ARGS__),    \
-				 strlen(want));                                \
-		assert_string_equal(got, want);                                \
+#define assert_formats(want, ...)                                                                  \
+	do {                                                                                       \
+		char got[256];                                                                     \
+		assert_int_equal(log_format(got, sizeof(got), __VA_ARGS__), strlen(want));         \
+		assert_string_equal(got, want);                                                    \
 	} while (0)
 
 static void formats_as_printf_would(void **state)
@@ -37,7 +36,10 @@ static void never_writes_past_the_end(void **state)
 
 	(void)state;
 	assert_int_equal(log_format(buf, 4, "%s", "abcdefgh"), 3);
-	assert_memory_equal(buf, "abc\0" "567", 8);
+	assert_memory_equal(buf,
+			    "abc\0"
+			    "567",
+			    8);
 	assert_int_equal(log_format(buf, 1, "abc"), 0);
 }
 

@@ -28,8 +28,9 @@ static enum wire_reason judge(const struct wire_request *req, size_t len, unsign
 
 static void accepts_each_type_with_its_descriptors(void **state)
 {
-	static const unsigned int fds[] = { [WIRE_HELLO] = 1, [WIRE_ADD] = 1, [WIRE_REMOVE] = 0,
-					    [WIRE_PING] = 0 };
+	static const unsigned int fds[] = {
+		[WIRE_HELLO] = 1, [WIRE_ADD] = 1, [WIRE_REMOVE] = 0, [WIRE_PING] = 0
+	};
 
 	(void)state;
 	for (int type = WIRE_HELLO; type <= WIRE_PING; type++) {
@@ -74,7 +75,8 @@ static void refuses_what_it_does_not_know(void **state)
 static void refuses_unused_fields(void **state)
 {
 	(void)state;
-	for (size_t at = offsetof(struct wire_request, flags); at < sizeof(struct wire_request); at++) {
+	for (size_t at = offsetof(struct wire_request, flags); at < sizeof(struct wire_request);
+	     at++) {
 		struct wire_request req = valid(WIRE_PING);
 
 		((uint8_t *)&req)[at] = 1;

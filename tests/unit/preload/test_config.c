@@ -62,10 +62,12 @@ static void values_are_taken(void **state)
 static void what_is_malformed_is_said_and_ignored(void **state)
 {
 	static const char *const bad[] = {
-		"UBLKZC_DISABLE=maybe",	  "UBLKZC_MALLOC_MIN=", "UBLKZC_MALLOC_MIN=12x",
-		"UBLKZC_MALLOC_MIN=1",	  "UBLKZC_FORK=child",  "UBLKZC_CONNECT_MS=99999999999999999999",
-		"UBLKZC_SOCKET_DIR=here", "UBLKZC_CAPTURE=mal", "UBLKZC_NO_SUCH_THING=1",
-		"UBLKZC_CAPTURE",	  "UBLKZC_FORK_COPY_MAX_MB=-1",
+		"UBLKZC_DISABLE=maybe",	      "UBLKZC_MALLOC_MIN=",
+		"UBLKZC_MALLOC_MIN=12x",      "UBLKZC_MALLOC_MIN=1",
+		"UBLKZC_FORK=child",	      "UBLKZC_CONNECT_MS=99999999999999999999",
+		"UBLKZC_SOCKET_DIR=here",     "UBLKZC_CAPTURE=mal",
+		"UBLKZC_NO_SUCH_THING=1",     "UBLKZC_CAPTURE",
+		"UBLKZC_FORK_COPY_MAX_MB=-1",
 	};
 	struct config expected = read_one("OTHER=1");
 

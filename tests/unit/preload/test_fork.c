@@ -39,10 +39,10 @@ static bool all_are(unsigned char value)
 }
 
 /* What exit status means, 0 being well. */
-#define CHECK(what, number)              \
-	do {                             \
-		if (!(what))             \
-			_exit(number);   \
+#define CHECK(what, number)                                                                        \
+	do {                                                                                       \
+		if (!(what))                                                                       \
+			_exit(number);                                                             \
 	} while (0)
 
 static void expect_exit_0(pid_t pid)
@@ -295,8 +295,14 @@ static void the_parent_does_not_hang_on_a_child_that_dies(void **state)
 	close(fds[0]);
 }
 
-#define COPY(f) { #f " (copy)", f, setup_copy, teardown, NULL }
-#define PRIVATE(f) { #f " (private)", f, setup_private, teardown, NULL }
+#define COPY(f)                                                                                    \
+	{                                                                                          \
+#f " (copy)", f, setup_copy, teardown, NULL                                        \
+	}
+#define PRIVATE(f)                                                                                 \
+	{                                                                                          \
+#f " (private)", f, setup_private, teardown, NULL                                  \
+	}
 #define BOTH(f) COPY(f), PRIVATE(f)
 
 int main(void)

@@ -113,11 +113,13 @@ static void *fake_main(void *arg)
 		if (poll(fds, nr, 5) <= 0)
 			continue;
 		if (fds[0].revents && nr < 8) {
-			fds[nr++] = (struct pollfd){ .fd = accept(f->listener, NULL, NULL), .events = POLLIN };
+			fds[nr++] = (struct pollfd){ .fd = accept(f->listener, NULL, NULL),
+						     .events = POLLIN };
 			f->open_connections++;
 		}
 		for (nfds_t i = 1; i < nr; i++) {
-			if (!fds[i].revents || (f->legacy ? serve_legacy(f, fds[i].fd) : serve_one(f, fds[i].fd)))
+			if (!fds[i].revents ||
+			    (f->legacy ? serve_legacy(f, fds[i].fd) : serve_one(f, fds[i].fd)))
 				continue;
 			close(fds[i].fd);
 			f->open_connections--;
@@ -136,7 +138,8 @@ static void fake_start(struct fake *f, unsigned int device, enum manner manner, 
 	memset(f, 0, sizeof(*f));
 	f->manner = manner;
 	f->legacy = legacy;
-	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, legacy ? legacy_dir : dir, device);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT,
+		 legacy ? legacy_dir : dir, device);
 	f->listener = socket(AF_UNIX, (legacy ? SOCK_STREAM : SOCK_SEQPACKET) | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(f->listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	assert_int_equal(listen(f->listener, 8), 0);

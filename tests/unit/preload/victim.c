@@ -29,7 +29,9 @@ static void show_memalign(size_t align, size_t size)
 	errno = 77;
 	ret = posix_memalign(&p, align, size);
 	printf("posix_memalign(%zu, %zu): %d, %s, aligned %d, errno %d\n", align, size, ret,
-	       p == &p ? "untouched" : p ? "memory" : "NULL",
+	       p == &p ? "untouched"
+	       : p     ? "memory"
+		       : "NULL",
 	       p != &p && (uintptr_t)p % align == 0, errno);
 	if (p != &p)
 		free(p);
@@ -37,7 +39,8 @@ static void show_memalign(size_t align, size_t size)
 
 static void show(const char *what, void *p, size_t align)
 {
-	printf("%s: %s, aligned %d, errno %d\n", what, p ? "memory" : "NULL", (uintptr_t)p % align == 0, errno);
+	printf("%s: %s, aligned %d, errno %d\n", what, p ? "memory" : "NULL",
+	       (uintptr_t)p % align == 0, errno);
 	errno = 77;
 	free(p);
 	printf("errno after free %d\n", errno);
@@ -120,7 +123,8 @@ static void opens(void)
 	fd = open("/nonexistent/file", O_RDWR | O_DIRECT);
 	printf("open: %d, errno %d\n", fd, errno);
 	fd = open("/tmp", O_TMPFILE | O_RDWR, 0640);
-	printf("O_TMPFILE: %s\n", fd >= 0 || errno == EOPNOTSUPP || errno == EISDIR ? "as it should" : "wrong");
+	printf("O_TMPFILE: %s\n",
+	       fd >= 0 || errno == EOPNOTSUPP || errno == EISDIR ? "as it should" : "wrong");
 	if (fd >= 0) {
 		printf("F_SETFL: %d\n", fcntl(fd, F_SETFL, O_APPEND));
 		printf("F_GETFL: %d\n", (fcntl(fd, F_GETFL) & O_APPEND) != 0);

@@ -92,7 +92,9 @@ static int teardown(void **state)
 
 static int add(void *client, uint32_t seq, uint64_t offset)
 {
-	struct buffer_request req = { .fd = memfd, .offset = offset, .len = LEN, .client = client, .seq = seq };
+	struct buffer_request req = {
+		.fd = memfd, .offset = offset, .len = LEN, .client = client, .seq = seq
+	};
 	enum wire_reason reason;
 
 	return buffers_add(&b, &req, &reason);

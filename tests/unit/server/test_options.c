@@ -40,11 +40,12 @@ static void everything_at_once(void **state)
 	struct options o;
 
 	(void)state;
-	assert_int_equal(parse("--target mem --size 2G -n 7 -q 4 -d 64 --block-size 4096 --max-io 64k "
-			       "-r --copy-only --merges --shm-file /x --shm-file /y --max-clients 3 "
-			       "--max-buffers 4 --max-client-bytes 1M --max-bytes 2M",
-			       &o),
-			 0);
+	assert_int_equal(
+		parse("--target mem --size 2G -n 7 -q 4 -d 64 --block-size 4096 --max-io 64k "
+		      "-r --copy-only --merges --shm-file /x --shm-file /y --max-clients 3 "
+		      "--max-buffers 4 --max-client-bytes 1M --max-bytes 2M",
+		      &o),
+		0);
 	assert_ptr_equal(o.target, &target_mem);
 	assert_int_equal(o.size, 2ULL << 30);
 	assert_int_equal(o.device, 7);
@@ -64,12 +65,24 @@ static void everything_at_once(void **state)
 static void what_is_wrong_is_refused_and_nothing_is_changed(void **state)
 {
 	static const char *const lines[] = {
-		"",		       "-t nothing",	     "-t file",
-		"-t file a b",	       "-t null x",	     "-t mem",
-		"-t null -q 0",	       "-t null -q 33",	     "-t null -d 4097",
-		"-t null -d many",     "-t null -n -1",	     "-t file --size 1G x",
-		"-t mem --size 0",     "-t mem --size 100",  "-t null --block-size 1000",
-		"-t null --max-io 5",  "-t null --max-io 64M", "-t null --unknown",
+		"",
+		"-t nothing",
+		"-t file",
+		"-t file a b",
+		"-t null x",
+		"-t mem",
+		"-t null -q 0",
+		"-t null -q 33",
+		"-t null -d 4097",
+		"-t null -d many",
+		"-t null -n -1",
+		"-t file --size 1G x",
+		"-t mem --size 0",
+		"-t mem --size 100",
+		"-t null --block-size 1000",
+		"-t null --max-io 5",
+		"-t null --max-io 64M",
+		"-t null --unknown",
 		"-t null --block-size 8192",
 	};
 	struct options before, o;

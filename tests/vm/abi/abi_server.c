@@ -20,7 +20,11 @@ int abi_command(struct abi_server *s, unsigned int cmd_op, unsigned int device, 
 		uint16_t len, uint64_t data)
 {
 	struct uapi_ctrl_cmd cmd = {
-		.dev_id = device, .queue_id = UINT16_MAX, .addr = addr, .len = len, .data = { data },
+		.dev_id = device,
+		.queue_id = UINT16_MAX,
+		.addr = addr,
+		.len = len,
+		.data = { data },
 	};
 	struct io_uring ring;
 	struct io_uring_sqe *sqe;
@@ -192,7 +196,8 @@ static void *serve(void *arg)
 		unsigned int nr = 0;
 
 		io_uring_submit_and_wait_timeout(&ring, &cqe, 1, &tick, NULL);
-		io_uring_for_each_cqe(&ring, head, cqe) {
+		io_uring_for_each_cqe(&ring, head, cqe)
+		{
 			if (cqe->res == UBLK_IO_RES_ABORT) {
 				nr_live--;
 			} else {

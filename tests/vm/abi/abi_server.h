@@ -37,7 +37,7 @@ struct abi_server {
 	_Atomic uint64_t last_addr;
 	atomic_ullong nr_matched;
 	atomic_ullong nr_copied;
-	atomic_uint bad_index; /* index or offset that no test registered */
+	atomic_uint bad_index;	       /* index or offset that no test registered */
 	unsigned int pages_per_buffer; /* for that check; 0: not checked */
 };
 

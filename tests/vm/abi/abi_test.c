@@ -115,7 +115,8 @@ static void assert_last(const struct abi_server *s, int index, uint32_t offset)
 
 /* ---- errors ---- */
 
-static int reg_raw(struct abi_server *s, uint64_t addr, uint64_t len, uint32_t flags, uint32_t reserved)
+static int reg_raw(struct abi_server *s, uint64_t addr, uint64_t len, uint32_t flags,
+		   uint32_t reserved)
 {
 	struct uapi_shmem_buf_reg reg = { addr, len, flags, reserved };
 
@@ -138,7 +139,8 @@ static void reg_refuses_what_is_malformed(void **state)
 	assert_int_equal(reg_raw(&s, addr, UAPI_SHMEM_BUF_SIZE_MAX + PAGE, 0, 0), -EINVAL);
 	assert_int_equal(abi_command(&s, UBLK_U_CMD_REG_BUF, s.device, 8, 24, 0), -EFAULT);
 	assert_int_equal(reg_raw(&s, 0, PAGE, 0, 0), -EFAULT);
-	assert_int_equal(abi_command(&s, UBLK_U_CMD_REG_BUF, s.device + 1000, addr, 24, 0), -ENODEV);
+	assert_int_equal(abi_command(&s, UBLK_U_CMD_REG_BUF, s.device + 1000, addr, 24, 0),
+			 -ENODEV);
 	abi_del(&s);
 	munmap(p, 4 * PAGE);
 	assert_nothing_pinned();
@@ -170,7 +172,8 @@ static void reg_refuses_memory_it_cannot_pin(void **state)
 	file = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	assert_true(file != MAP_FAILED);
 	if (abi_reg(&s, file, PAGE, 0) >= 0)
-		print_message("note: /var/tmp is no disk file system here, so FOLL_LONGTERM let it pass\n");
+		print_message("note: /var/tmp is no disk file system here, so FOLL_LONGTERM let it "
+			      "pass\n");
 	abi_del(&s);
 	munmap(file, PAGE);
 	close(fd);
@@ -284,7 +287,8 @@ static void register_pages(struct abi_server *s, char *p, unsigned int nr)
 				.addr = (uintptr_t)(p + (done + waiting) * PAGE),
 				.len = PAGE,
 			};
-			assert_int_equal(ctrl_reg_buf(&s->ctrl, s->device, &regs[waiting], regs), 0);
+			assert_int_equal(ctrl_reg_buf(&s->ctrl, s->device, &regs[waiting], regs),
+					 0);
 		}
 		while (waiting) {
 			struct io_uring_cqe *cqe;
@@ -416,8 +420,9 @@ static void short_completions(void **state)
 	s.halve = true;
 	before = s.nr_matched;
 	assert_int_equal(pwrite(s.disk_fd, p, 4 * PAGE, 0), 4 * PAGE);
-	print_message("a short completion: %s\n",
-		      s.nr_matched - before > 1 ? "the rest is issued again" : "taken as success (stock)");
+	print_message("a short completion: %s\n", s.nr_matched - before > 1
+							  ? "the rest is issued again"
+							  : "taken as success (stock)");
 	if (is_ours())
 		assert_true(s.nr_matched - before > 1);
 	abi_del(&s);
@@ -559,7 +564,8 @@ static void registering_under_load_loses_nothing(void **state)
 	for (int i = 0; i < 4; i++) {
 		/* registrar 0 works on reader 2's memory, 1 on 3's */
 		st[i] = (struct stress){ .s = &s,
-					 .pages = i < 2 ? shared_pages(STRESS_PAGES) : st[i - 2].pages,
+					 .pages = i < 2 ? shared_pages(STRESS_PAGES)
+							: st[i - 2].pages,
 					 .stop = &stop,
 					 .rounds = STRESS_ROUNDS };
 	}
