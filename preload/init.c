@@ -12,9 +12,11 @@
 #include "init.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -24,6 +26,9 @@
 #include "profile.h"
 #include "shim.h"
 #include "stats.h"
+#include "sys.h"
+
+#define STATS_FD 512 /* or above: numbers that programs are unlikely to use */
 
 /* Present when a sanitizer's runtime is in the process. */
 extern void __asan_init(void) __attribute__((weak));
@@ -70,6 +75,28 @@ static const char *why_off(void)
 	return NULL;
 }
 
+/*
+ * The summary's own copy of stderr: coreutils, for one, close theirs before we
+ * are asked.  Only with UBLKZC_STATS=1.
+ */
+static struct {
+	int fd;
+	dev_t dev;
+	ino_t ino;
+} stats_out = { .fd = -1 };
+
+static void keep_stderr(void)
+{
+	struct stat st;
+	long fd = sys_call(SYS_fcntl, STDERR_FILENO, F_DUPFD_CLOEXEC, STATS_FD, 0, 0, 0);
+
+	if (fd < 0 || sys_fstat((int)fd, &st) < 0)
+		return;
+	stats_out.fd = (int)fd;
+	stats_out.dev = st.st_dev;
+	stats_out.ino = st.st_ino;
+}
+
 __attribute__((constructor(101))) static void start(void)
 {
 	int saved = errno;
@@ -80,6 +107,8 @@ __attribute__((constructor(101))) static void start(void)
 	if (!getauxval(AT_SECURE))
 		config_read(environ, &config);
 	log_init("libublkzc", (enum log_level)config.log_level);
+	if (config.stats)
+		keep_stderr();
 	shim.off_reason = why_off();
 	shim.malloc_min = config.malloc_min;
 	shim.capture_malloc = config.capture == CAPTURE_MALLOC ||
@@ -96,6 +125,9 @@ __attribute__((constructor(101))) static void start(void)
 /* Later destructors still allocate and free, so nothing is taken down. */
 __attribute__((destructor)) static void finish(void)
 {
-	if (config.stats)
-		stats_print(shim.off_reason);
+	if (!config.stats)
+		return;
+	if (sys_fd_is(stats_out.fd, stats_out.dev, stats_out.ino))
+		log_set_fd(stats_out.fd);
+	stats_print(shim.off_reason);
 }

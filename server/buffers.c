@@ -221,8 +221,10 @@ int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_r
 			return ret;
 	}
 	ret = add_use(buf, req);
-	if (!ret && fresh)
+	if (!ret && fresh) {
 		ret = start_register(b, buf);
+		*ret_reason = ret == -EOPNOTSUPP ? WIRE_NO_FEATURE : WIRE_KERNEL_REFUSED;
+	}
 	if (ret && fresh)
 		free_buffer(b, buf);
 	if (ret)

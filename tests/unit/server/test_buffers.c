@@ -49,12 +49,12 @@ static struct {
 	unsigned int index;
 } answer;
 
-static void take_answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
+static void take_answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason why,
 			unsigned int index, uint64_t len)
 {
 	assert_true(len > 0);
 	(void)arg;
-	assert_int_equal(status == 0, reason == WIRE_OK);
+	assert_int_equal(status == 0, why == WIRE_OK);
 	answer.nr++;
 	answer.client = client;
 	answer.seq = seq;
@@ -90,12 +90,13 @@ static int teardown(void **state)
 	return 0;
 }
 
+static enum wire_reason reason;
+
 static int add(void *client, uint32_t seq, uint64_t offset)
 {
 	struct buffer_request req = {
-		.fd = memfd, .offset = offset, .len = LEN, .client = client, .seq = seq
+		.fd = memfd, .offset = offset, .len = LEN, .client = client, .seq = seq,
 	};
-	enum wire_reason reason;
 
 	return buffers_add(&b, &req, &reason);
 }
@@ -183,6 +184,7 @@ static void what_the_kernel_refuses_is_answered_and_forgotten(void **state)
 	assert_int_equal(b.nr, 0);
 	driver.refuse = -EOPNOTSUPP;
 	assert_int_equal(add(&one, 2, 0), -EOPNOTSUPP);
+	assert_int_equal(reason, WIRE_NO_FEATURE);
 	assert_int_equal(b.bytes, 0);
 }
 

@@ -150,7 +150,8 @@ static void reg_refuses_memory_it_cannot_pin(void **state)
 {
 	struct abi_server s;
 	char *p = shared_pages(4);
-	char name[] = "/var/tmp/abi-test-XXXXXX";
+	char name[256];
+	const char *disk = getenv("ABI_DISK"); /* a folder of a disk file system */
 	char *file;
 	int fd;
 
@@ -165,15 +166,15 @@ static void reg_refuses_memory_it_cannot_pin(void **state)
 	assert_int_equal(abi_reg(&s, p, 2 * PAGE, UAPI_SHMEM_BUF_READ_ONLY), 0);
 	assert_int_equal(abi_unreg(&s, 0), 0);
 	/* a shared mapping of a file of a disk file system may not stay pinned */
+	assert_non_null(disk);
+	snprintf(name, sizeof(name), "%s/abi-test-XXXXXX", disk);
 	fd = mkstemp(name);
 	assert_true(fd >= 0);
 	unlink(name);
 	assert_int_equal(ftruncate(fd, PAGE), 0);
 	file = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	assert_true(file != MAP_FAILED);
-	if (abi_reg(&s, file, PAGE, 0) >= 0)
-		print_message("note: /var/tmp is no disk file system here, so FOLL_LONGTERM let it "
-			      "pass\n");
+	assert_int_equal(abi_reg(&s, file, PAGE, 0), -EFAULT);
 	abi_del(&s);
 	munmap(file, PAGE);
 	close(fd);
@@ -221,6 +222,34 @@ static void unreg_refuses_unknown_indices(void **state)
 		      abi_unreg(&s, 1ULL << 32) == -EINVAL ? "EINVAL" : "taken as 0 (stock)");
 	if (is_ours())
 		assert_int_equal(abi_unreg(&s, 1ULL << 32), -EINVAL);
+	abi_del(&s);
+}
+
+static void rings_without_long_entries_are_refused(void **state)
+{
+	struct abi_server s;
+	struct io_uring ring;
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+
+	(void)state;
+	add_zc(&s);
+	assert_int_equal(io_uring_queue_init(2, &ring, 0), 0);
+	for (int i = 0; i < 2; i++) {
+		sqe = io_uring_get_sqe(&ring);
+		if (!sqe)
+			fail_msg("no ring entry");
+		else
+			*sqe = (struct io_uring_sqe){ 0 };
+		sqe->opcode = IORING_OP_URING_CMD;
+		sqe->fd = s.ctrl.fd;
+		sqe->off = i ? UBLK_U_CMD_UNREG_BUF : UBLK_U_CMD_REG_BUF;
+		assert_int_equal(io_uring_submit(&ring), 1);
+		assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
+		assert_int_equal(cqe->res, -EINVAL);
+		io_uring_cqe_seen(&ring, cqe);
+	}
+	io_uring_queue_exit(&ring);
 	abi_del(&s);
 }
 
@@ -624,6 +653,7 @@ int main(void)
 		cmocka_unit_test(reg_refuses_memory_it_cannot_pin),
 		cmocka_unit_test(overlapping_memory_is_refused_and_nothing_is_lost),
 		cmocka_unit_test(unreg_refuses_unknown_indices),
+		cmocka_unit_test(rings_without_long_entries_are_refused),
 		cmocka_unit_test(devices_without_the_flag_refuse),
 		cmocka_unit_test(need_get_data_is_not_combined),
 		cmocka_unit_test(unprivileged_callers_are_refused),

@@ -1,5 +1,12 @@
 #!/usr/bin/env bash
 # The driver keeps the ABI of shared-memory zero copy.
 . "$(dirname "$0")/../lib.sh"
-"$BUILD/tests/vm/abi/abi_test"
+
+# A disk file system, whose pages must not be pinned for the long term.
+truncate -s 64M "$SCRATCH/disk"
+mkfs.ext4 -q "$SCRATCH/disk"
+modprobe loop
+mkdir "$SCRATCH/mnt"
+mount -o loop "$SCRATCH/disk" "$SCRATCH/mnt"
+ABI_DISK=$SCRATCH/mnt "$BUILD/tests/vm/abi/abi_test"
 none_pinned || fail "$(pinned_pages) pages are still pinned"

@@ -37,7 +37,7 @@ for fs in ext4 xfs; do
     dd if=/dev/zero of="$SCRATCH/mnt/data" bs=1M count=48 conv=fsync status=none
     sync -f "$SCRATCH/mnt"
     LD_PRELOAD=$SHIM measure_share job "$SCRATCH/mnt/data"
-    expect_share_at_least 980 "a file on $fs"
+    expect_share_at_least 990 "a file on $fs"
     measure_share job "$SCRATCH/mnt/data"
     expect_no_share "a file on $fs, without the shim"
     umount "$SCRATCH/mnt"
