@@ -135,6 +135,27 @@ static bool take_from_bins(struct arena *a, uint32_t len, size_t align, uint32_t
 	return false;
 }
 
+/* Join the free run [at, at+len) with free neighbours and bin the result. */
+static void give_back(struct arena *a, uint32_t at, uint32_t len)
+{
+	if (at > 0 && a->granules[at - 1].state == FREE) {
+		uint32_t before = a->granules[at - 1].len;
+
+		bin_remove(a, at - before);
+		a->granules[at - 1].state = a->granules[at].state = UNUSED;
+		at -= before;
+		len += before;
+	}
+	if (at + len < a->high && a->granules[at + len].state == FREE) {
+		uint32_t after = a->granules[at + len].len;
+
+		bin_remove(a, at + len);
+		a->granules[at + len].state = a->granules[at + len - 1].state = UNUSED;
+		len += after;
+	}
+	bin_insert(a, at, len);
+}
+
 static bool take_from_top(struct arena *a, uint32_t len, size_t align, uint32_t *ret)
 {
 	uint32_t at = a->high;
@@ -143,7 +164,11 @@ static bool take_from_top(struct arena *a, uint32_t len, size_t align, uint32_t 
 		return false;
 	*ret = aligned_start(a, at, align);
 	a->high = *ret + len;
-	carve(a, at, a->high - at, *ret, len);
+	mark(a, *ret, len, USED);
+	a->used += len;
+	/* What alignment skipped may have a free run in front of it. */
+	if (*ret > at)
+		give_back(a, at, *ret - at);
 	return true;
 }
 
@@ -222,27 +247,6 @@ static bool find_block(const void *p, struct arena **ret_arena, uint32_t *ret_at
 	*ret_arena = a;
 	*ret_at = at;
 	return true;
-}
-
-/* Join the free run [at, at+len) with free neighbours and bin the result. */
-static void give_back(struct arena *a, uint32_t at, uint32_t len)
-{
-	if (at > 0 && a->granules[at - 1].state == FREE) {
-		uint32_t before = a->granules[at - 1].len;
-
-		bin_remove(a, at - before);
-		a->granules[at - 1].state = a->granules[at].state = UNUSED;
-		at -= before;
-		len += before;
-	}
-	if (at + len < a->high && a->granules[at + len].state == FREE) {
-		uint32_t after = a->granules[at + len].len;
-
-		bin_remove(a, at + len);
-		a->granules[at + len].state = a->granules[at + len - 1].state = UNUSED;
-		len += after;
-	}
-	bin_insert(a, at, len);
 }
 
 static void forget_tags(struct arena *a, uint32_t at, uint32_t len)

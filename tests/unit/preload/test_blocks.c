@@ -119,6 +119,7 @@ static void run_threads(int nr)
 {
 	static struct worker workers[4];
 	pthread_t threads[4];
+	bool valid;
 
 	memset(workers, 0, sizeof(workers));
 	for (int i = 0; i < nr; i++) {
@@ -130,8 +131,9 @@ static void run_threads(int nr)
 		assert_int_equal(workers[i].errors, 0);
 	}
 	blocks_lock();
-	assert_true(blocks_valid());
+	valid = blocks_valid();
 	blocks_unlock();
+	assert_true(valid);
 	assert_int_equal(used_granules(), 0);
 }
 
@@ -145,6 +147,27 @@ static void four_threads(void **state)
 {
 	(void)state;
 	run_threads(4);
+}
+
+/* What alignment skips at the top joins a free run in front of it. */
+static void free_runs_join_whatever_made_them(void **state)
+{
+	bool valid = true;
+
+	(void)state;
+	for (int round = 0; round < 40; round++) {
+		char *a = block_alloc(4096, 4096, false);
+		char *b;
+
+		block_free(a); /* often the last block below the top */
+		b = block_alloc((3UL << 20) + (size_t)round * 4096, 2UL << 20, false);
+		blocks_lock();
+		valid = valid && blocks_valid();
+		blocks_unlock();
+		if (round % 2)
+			block_free(b);
+	}
+	assert_true(valid);
 }
 
 static void blocks_never_share_a_page(void **state)
@@ -198,6 +221,7 @@ int main(void)
 		cmocka_unit_test(one_thread),
 		cmocka_unit_test(four_threads),
 		cmocka_unit_test(blocks_never_share_a_page),
+		cmocka_unit_test(free_runs_join_whatever_made_them),
 		cmocka_unit_test(what_is_no_block_is_ignored),
 		cmocka_unit_test(what_does_not_fit_is_left_to_libc),
 	};

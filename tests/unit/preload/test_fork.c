@@ -80,12 +80,15 @@ static int setup_private(void **state)
 
 static int teardown(void **state)
 {
+	bool valid;
+
 	(void)state;
 	for (int i = 0; i < NR; i++)
 		block_free(block[i]);
 	blocks_lock();
-	assert_true(blocks_valid());
+	valid = blocks_valid();
 	blocks_unlock();
+	assert_true(valid);
 	return 0;
 }
 
