@@ -248,9 +248,11 @@ static char *next_field(char **line)
 }
 
 /*
- * The source device of one mountinfo line (proc(5)) when it is mount @id:
- * field 1 and, behind the "-", field 2.  By mount id, because the st_dev of a
- * file in a btrfs subvolume stands nowhere in mountinfo.
+ * The source device of one mountinfo line (proc(5)) when it is mount @id of
+ * btrfs: field 1 and, behind the "-", fields 1 and 2.  By mount id, because the
+ * st_dev of a file in a btrfs subvolume stands nowhere in mountinfo.  Of btrfs
+ * only, because elsewhere the source is a mere name: any user may mount a FUSE
+ * file system called "/dev/ublkb0", which proves no access to that disk.
  */
 static const char *mount_source(char *line, const char *id)
 {
@@ -260,8 +262,8 @@ static const char *mount_source(char *line, const char *id)
 		return NULL;
 	while (field && strcmp(field, "-") != 0)
 		field = next_field(&line);
-	next_field(&line);
-	return next_field(&line);
+	field = next_field(&line);
+	return field && strcmp(field, "btrfs") == 0 ? next_field(&line) : NULL;
 }
 
 static int add_source(struct walk *w, const char *source)

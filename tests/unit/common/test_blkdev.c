@@ -168,6 +168,41 @@ static void mountinfo_is_searched_by_mount_id(void **state)
 	assert_int_equal(found.nr, 0);
 }
 
+/* Anyone may mount a FUSE file system and call it what he likes. */
+static void only_btrfs_is_believed_its_source(void **state)
+{
+	struct blkdev_ublk found;
+
+	(void)state;
+	run("mkdir -p %s/proc/self && printf '%%s\\n' "
+	    "'7 1 0:50 / /mnt/f rw - fuse /dev/none rw' '8 1 0:51 / /mnt/s rw - fuse.btrfs "
+	    "/dev/none rw' "
+	    "'9 1 0:52 / /mnt/b rw - btrfs /dev/none rw' > %s/proc/self/mountinfo",
+	    root_path, root_path);
+	assert_int_equal(blkdev_find_mount_at(root, 7, &found), 0);
+	assert_int_equal(found.nr, 0);
+	assert_int_equal(blkdev_find_mount_at(root, 8, &found), 0);
+	assert_int_equal(found.nr, 0);
+	/* that it was looked at shows in its not being there */
+	assert_int_equal(blkdev_find_mount_at(root, 9, &found), -ENOENT);
+}
+
+static void a_btrfs_mount_leads_to_its_disk(void **state)
+{
+	struct blkdev_ublk found;
+
+	(void)state;
+	run("mkdir -p %s/proc/self %s/dev && echo '7 1 0:50 /sub /mnt/f rw - btrfs /dev/fs "
+	    "rw,subvol=/sub' "
+	    "> %s/proc/self/mountinfo",
+	    root_path, root_path, root_path);
+	if (mknodat(root, "dev/fs", S_IFBLK | 0600, makedev(259, 1)) < 0)
+		skip(); /* not root */
+	assert_int_equal(blkdev_find_mount_at(root, 7, &found), 0);
+	assert_int_equal(found.nr, 1);
+	assert_int_equal(found.ids[0], 3);
+}
+
 static void other_kinds_of_files_are_refused(void **state)
 {
 	struct blkdev_ublk found;
@@ -191,6 +226,8 @@ int main(void)
 		cmocka_unit_test(a_stack_too_deep_is_an_error),
 		cmocka_unit_test(an_unknown_device_is_an_error),
 		cmocka_unit_test(mountinfo_is_searched_by_mount_id),
+		cmocka_unit_test(only_btrfs_is_believed_its_source),
+		cmocka_unit_test(a_btrfs_mount_leads_to_its_disk),
 		cmocka_unit_test(other_kinds_of_files_are_refused),
 	};
 
