@@ -91,7 +91,8 @@ void fork_prepare(void)
 	size_t live;
 
 	forking.active = false;
-	if (!arena_reserved || !shim_is_owner())
+	/* Without an owner there is neither an arena nor a session. */
+	if (!shim.owner || !shim_is_owner())
 		return;
 	blocks_lock();
 	forking.active = true;

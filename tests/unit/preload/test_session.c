@@ -323,6 +323,34 @@ static void two_disks_have_two_sessions(void **state)
 	fake_stop(&b);
 }
 
+/* The parent looked for a server in vain, and has no arena. */
+static void a_child_of_a_parent_without_arenas_is_armed(void **state)
+{
+	struct fake f;
+	int status;
+	pid_t pid = fork(); /* from here on: a process that has no arena yet */
+
+	(void)state;
+	if (pid == 0) {
+		shim.on = false;
+		session_arm(9, 0);
+		if (session_armed() || arena_reserved)
+			_exit(1);
+		fake_start(&f, 5, POLITE, false);
+		pid = fork();
+		if (pid == 0) {
+			shim.on = true;
+			session_arm(5, 0);
+			_exit(session_armed() && stat_get(STAT_ARENAS_SENT) ? 0 : 2);
+		}
+		if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+			_exit(3);
+		_exit(WEXITSTATUS(status));
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void a_forked_child_has_a_session_of_its_own(void **state)
 {
 	struct fake f;
@@ -351,6 +379,8 @@ static void a_forked_child_has_a_session_of_its_own(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		/* first: no arena was ever made in this process */
+		T(a_child_of_a_parent_without_arenas_is_armed),
 		T(arms_and_hands_over_what_is_there_and_what_comes),
 		T(an_arena_is_there_before_the_first_allocation),
 		T(no_server_is_counted_and_not_asked_again_at_once),
