@@ -27,7 +27,8 @@
 
 static int watched(int fd, int flags)
 {
-	if (fd >= 0 && (flags & O_DIRECT) && shim.watch)
+	/* With O_PATH it is no access to the file, and the other flags mean nothing. */
+	if (fd >= 0 && (flags & (O_DIRECT | O_PATH)) == O_DIRECT && shim.watch)
 		session_watch_fd(fd);
 	return fd;
 }
