@@ -26,15 +26,25 @@ enum granule_state { UNUSED, FREE, USED };
 
 static uint32_t bins[ARENAS_MAX][BINS]; /* first free run, granule index + 1 */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* initial-exec: the first use in a thread must not allocate */
+static _Thread_local volatile bool locked_here __attribute__((tls_model("initial-exec")));
 
 void blocks_lock(void)
 {
+	/* First, so that no signal handler finds the lock taken and this unset. */
+	locked_here = true;
 	pthread_mutex_lock(&lock);
 }
 
 void blocks_unlock(void)
 {
 	pthread_mutex_unlock(&lock);
+	locked_here = false;
+}
+
+bool blocks_locked_here(void)
+{
+	return locked_here;
 }
 
 void blocks_lock_reset(void)

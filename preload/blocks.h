@@ -45,6 +45,7 @@ bool block_resize(void *p, size_t size);
 
 void blocks_lock(void);
 void blocks_unlock(void);
+bool blocks_locked_here(void); /* by this thread, which a signal handler interrupts */
 void blocks_lock_reset(void); /* in a child: its only thread holds nothing */
 
 /* Call @each for every run of used granules of @a. */

@@ -118,7 +118,7 @@ static void note_reply(struct session *s, const struct wire_reply *reply)
 {
 	if (reply->type != WIRE_ADD)
 		return;
-	for (unsigned int i = 0; i < arena_slots; i++)
+	for (unsigned int i = 0; i < ARENAS_MAX; i++)
 		if (s->sent[i].ino && s->sent[i].seq == reply->seq && !reply->status)
 			s->sent[i].index = (int)reply->index;
 	stat_add(reply->status ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
@@ -164,9 +164,13 @@ static int send_add(struct session *s, const struct arena *a)
 	return wire_send(s->fd, &req, sizeof(req), a->fd);
 }
 
-/* One connection a buffer: one byte and the memfd there, an index back. */
-static int send_legacy(struct session *s, const struct arena *a, long long deadline)
+/*
+ * One connection a buffer: one byte and the memfd there, an index back.
+ * Returns 0 when it was answered, also with a refusal.
+ */
+static int send_legacy(struct session *s, const struct arena *a)
 {
+	long long deadline = sys_now_ms() + (long long)config.connect_ms;
 	int fd = connect_to(config.legacy_dir, s->device, SOCK_STREAM);
 	int32_t index = -1;
 	int ret;
@@ -176,19 +180,22 @@ static int send_legacy(struct session *s, const struct arena *a, long long deadl
 	ret = wire_send(fd, "", 1, a->fd);
 	while (!ret) {
 		long long left = deadline - sys_now_ms();
+		long len = sys_call(SYS_recvfrom, fd, (long)&index, sizeof(index), 0, 0, 0);
 
-		if (sys_call(SYS_recvfrom, fd, (long)&index, sizeof(index), 0, 0, 0) ==
-		    (long)sizeof(index))
+		if (len == (long)sizeof(index))
 			break;
-		if (left <= 0)
+		if (len != -EAGAIN && len != -EINTR)
+			ret = -EPIPE; /* it hung up, or sent a part of an index */
+		else if (left <= 0)
 			ret = -ETIMEDOUT;
 		else
 			sys_poll_in(fd, (int)left);
 	}
 	sys_close(fd);
-	if (!ret && index < 0)
-		ret = index;
-	stat_add(ret ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
+	if (ret == -ETIMEDOUT)
+		stat_add(STAT_DEADLINE, 1);
+	else
+		stat_add(ret || index < 0 ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
 	return ret;
 }
 
@@ -202,32 +209,37 @@ static bool prepared(struct arena *a)
 	return ret == 0;
 }
 
-/* 1 when an answer is to come, else 0. */
-static unsigned int hand_over(struct session *s, struct arena *a, long long deadline)
+/*
+ * 1 when an answer is to come, else 0.  An arena is offered once a session,
+ * and a server that does not answer is left alone for a while: else each
+ * open would wait for it anew.
+ */
+static unsigned int hand_over(struct session *s, struct arena *a)
 {
 	int ret;
 
 	if (a->state != ARENA_SHARED || s->sent[a - arenas].ino == a->ino || !arena_fd_valid(a) ||
 	    !prepared(a))
 		return 0;
-	ret = s->legacy ? send_legacy(s, a, deadline) : send_add(s, a);
+	ret = s->legacy ? send_legacy(s, a) : send_add(s, a);
 	if (ret) {
-		if (!s->legacy)
-			lose(s);
+		lose(s);
+		s->retry_at = sys_now_ms() + SESSION_RETRY_MS;
 		return 0;
 	}
 	s->sent[a - arenas] = (struct handed){ .ino = a->ino, .seq = s->seq, .index = -1 };
 	return !s->legacy;
 }
 
-static void hand_over_all(struct session *s, long long deadline)
+static void hand_over_all(struct session *s)
 {
 	unsigned int waiting = 0;
 	struct wire_reply reply;
+	long long deadline;
 
 	blocks_lock();
 	for (unsigned int i = 0; i < arena_slots && s->live; i++)
-		waiting += hand_over(s, &arenas[i], deadline);
+		waiting += hand_over(s, &arenas[i]);
 	blocks_unlock();
 	/* Populating took its time; the server has its own. */
 	deadline = sys_now_ms() + (long long)config.connect_ms;
@@ -256,7 +268,7 @@ static void send_to_all(struct arena *a)
 	}
 	for (unsigned int i = 0; i < SESSIONS_MAX; i++)
 		if (sessions[i].used && usable(&sessions[i]))
-			hand_over(&sessions[i], a, sys_now_ms() + (long long)config.connect_ms);
+			hand_over(&sessions[i], a);
 	atomic_flag_clear(&busy);
 }
 
@@ -418,7 +430,7 @@ static void arm(unsigned int device, int proof)
 		return;
 	if (shim.on)
 		ensure_arena();
-	hand_over_all(s, sys_now_ms() + (long long)config.connect_ms);
+	hand_over_all(s);
 }
 
 /* What other threads made while we were busy. */
@@ -427,7 +439,7 @@ static void send_missed(void)
 	while (atomic_exchange(&missed, false) && !atomic_flag_test_and_set(&busy)) {
 		for (unsigned int i = 0; i < SESSIONS_MAX; i++)
 			if (sessions[i].used && usable(&sessions[i]))
-				hand_over_all(&sessions[i], sys_now_ms());
+				hand_over_all(&sessions[i]);
 		atomic_flag_clear(&busy);
 	}
 }
@@ -440,6 +452,9 @@ static bool become_busy(void)
 {
 	long long deadline = sys_now_ms() + (long long)config.connect_ms;
 
+	/* A signal handler that opens a file while its thread allocates. */
+	if (blocks_locked_here())
+		return false;
 	while (atomic_flag_test_and_set(&busy)) {
 		if (preparing)
 			deadline = sys_now_ms() + (long long)config.connect_ms;
@@ -469,15 +484,17 @@ void session_arm(unsigned int device, int proof)
 static void watch(int fd)
 {
 	struct blkdev_ublk found;
-	struct stat st;
+	struct statx stx = { 0 };
+	bool disk;
 	dev_t dev;
 	int ret;
 
-	if (sys_fstat(fd, &st) < 0)
+	if (sys_statx_cached(fd, STATX_TYPE, &stx) < 0)
 		return;
 	stat_add(STAT_DIRECT_OPENS, 1);
-	dev = st.st_dev;
-	if (!S_ISBLK(st.st_mode) && dev == atomic_load_explicit(&not_ublk, memory_order_relaxed)) {
+	disk = S_ISBLK(stx.stx_mode);
+	dev = makedev(stx.stx_dev_major, stx.stx_dev_minor);
+	if (!disk && dev == atomic_load_explicit(&not_ublk, memory_order_relaxed)) {
 		stat_add(STAT_NOT_UBLK, 1);
 		return;
 	}
@@ -490,7 +507,7 @@ static void watch(int fd)
 		stat_add(STAT_NOT_UBLK, 1);
 		/* A disk's number may be another disk's tomorrow, a mounted
 		 * file system stays where it is. */
-		if (!S_ISBLK(st.st_mode))
+		if (!disk)
 			atomic_store_explicit(&not_ublk, dev, memory_order_relaxed);
 		return;
 	}

@@ -4,7 +4,9 @@
  *
  * A session is made when a descriptor with O_DIRECT turns out to live on a
  * ublk disk ("arming").  Arming waits for the server, at most
- * UBLKZC_CONNECT_MS milliseconds; nothing else ever waits.  No outcome changes
+ * UBLKZC_CONNECT_MS milliseconds a step (HELLO, then the answers to all ADDs).
+ * Later arenas are sent without waiting, except to servers of the older
+ * protocol, which has no answer that could be read later.  No outcome changes
  * the result of the program's call.
  */
 #ifndef UBLKZC_PRELOAD_SESSION_H

@@ -33,6 +33,12 @@ int sys_fstat(int fd, struct stat *st)
 	return (int)sys_call(SYS_fstat, fd, (long)st, 0, 0, 0, 0);
 }
 
+int sys_statx_cached(int fd, unsigned int mask, struct statx *stx)
+{
+	return (int)sys_call(SYS_statx, fd, (long)"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, mask,
+			     (long)stx, 0);
+}
+
 pid_t sys_getpid(void)
 {
 	return (pid_t)sys_call(SYS_getpid, 0, 0, 0, 0, 0, 0);

@@ -17,6 +17,8 @@ long sys_call(long nr, long a, long b, long c, long d, long e, long f);
 
 int sys_close(int fd);
 int sys_fstat(int fd, struct stat *st);
+/* What the kernel knows of @fd now: a network or FUSE server is not asked. */
+int sys_statx_cached(int fd, unsigned int mask, struct statx *stx);
 pid_t sys_getpid(void);
 int sys_madvise(void *addr, size_t len, int advice);
 /* The mapping's address, or a negative errno (see sys_is_error). */

@@ -62,6 +62,12 @@ static bool serve_legacy(struct fake *f, int conn)
 		return false;
 	if (nr == 1)
 		count_memfd(f, fds[0]);
+	if (f->manner == SILENT)
+		return true;
+	if (f->manner == HANGS_UP)
+		return false;
+	if (f->manner == REFUSING)
+		index = -EDQUOT;
 	return send(conn, &index, sizeof(index), MSG_NOSIGNAL) == sizeof(index);
 }
 
@@ -308,6 +314,49 @@ static void the_older_protocol_is_spoken_where_there_is_no_other(void **state)
 	fake_stop(&f);
 }
 
+/* Each open would pay for it again. */
+static void an_older_server_that_fails_us_is_not_asked_at_every_open(void **state)
+{
+	static const enum manner manners[] = { SILENT, HANGS_UP, REFUSING };
+
+	(void)state;
+	config.connect_ms = 100;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct fake f;
+		unsigned int offered;
+
+		stats_reset();
+		fake_start(&f, 30 + i, manners[i], true);
+		session_arm(30 + i, 0);
+		offered = f.memfds; /* as many as there are arenas, if it answers */
+		assert_true(offered >= 1);
+		session_arm(30 + i, 0);
+		assert_int_equal(f.memfds, offered);
+		assert_int_equal(session_armed(), manners[i] == REFUSING);
+		assert_int_equal(stat_get(STAT_DEADLINE), manners[i] == SILENT);
+		assert_int_equal(stat_get(STAT_ARENAS_REFUSED), manners[i] == SILENT ? 0 : offered);
+		assert_int_equal(stat_get(STAT_ARENAS_SENT), 0);
+		session_forget();
+		fake_stop(&f);
+	}
+}
+
+/* open() may be called by a signal handler, wherever its thread is. */
+static void arming_inside_the_allocator_gives_up(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	fake_start(&f, 5, POLITE, false);
+	blocks_lock();
+	session_arm(5, 0);
+	assert_false(session_armed());
+	blocks_unlock();
+	session_arm(5, 0);
+	assert_true(session_armed());
+	fake_stop(&f);
+}
+
 static void two_disks_have_two_sessions(void **state)
 {
 	struct fake a, b;
@@ -388,6 +437,8 @@ int main(void)
 		T(misbehaving_servers_are_left_alone),
 		T(a_socket_closed_under_us_is_noticed),
 		T(the_older_protocol_is_spoken_where_there_is_no_other),
+		T(an_older_server_that_fails_us_is_not_asked_at_every_open),
+		T(arming_inside_the_allocator_gives_up),
 		T(two_disks_have_two_sessions),
 		T(a_forked_child_has_a_session_of_its_own),
 	};
