@@ -149,6 +149,13 @@ static void check_match(struct abi_server *s, uint64_t addr, uint32_t bytes)
 		s->bad_index++;
 }
 
+static bool is_tests_own(const struct ublksrv_io_desc *iod)
+{
+	uint64_t offset = iod->start_sector << 9;
+
+	return offset >= ABI_TEST_OFFSET && offset < ABI_TEST_OFFSET + ABI_TEST_BYTES;
+}
+
 /* What the request's completion is to say. */
 static int handle(struct abi_server *s, const struct ublksrv_io_desc *iod, uint16_t tag)
 {
@@ -157,6 +164,11 @@ static int handle(struct abi_server *s, const struct ublksrv_io_desc *iod, uint1
 
 	if (op != UBLK_IO_OP_READ && op != UBLK_IO_OP_WRITE)
 		return 0;
+	if (!is_tests_own(iod)) {
+		if (op == UBLK_IO_OP_READ && !(iod->op_flags & UAPI_IO_F_SHMEM_ZC))
+			fill_read(s, tag, bytes);
+		return (int)bytes;
+	}
 	s->last_op_flags = iod->op_flags;
 	s->last_addr = iod->addr;
 	if (iod->op_flags & UAPI_IO_F_SHMEM_ZC) {
@@ -202,16 +214,18 @@ static void *serve(void *arg)
 				nr_live--;
 			} else {
 				held[cqe->user_data] = true;
-				s->nr_held++;
+				s->nr_held += is_tests_own(&descriptors[cqe->user_data]);
 			}
 			nr++;
 		}
 		io_uring_cq_advance(&ring, nr);
 		for (uint16_t tag = 0; tag < ABI_DEPTH; tag++) {
-			if (!held[tag] || s->hold)
+			bool own = is_tests_own(&descriptors[tag]);
+
+			if (!held[tag] || (s->hold && own))
 				continue;
 			held[tag] = false;
-			s->nr_held--;
+			s->nr_held -= own;
 			io_command(&ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag,
 				   handle(s, &descriptors[tag], tag));
 		}

@@ -21,6 +21,11 @@
 #define ABI_DEVICE_BYTES (64ULL << 20)
 #define ABI_FILL 0xee
 
+/* The tests' own I/O is here; the kernel's partition scan, which may come at any time
+ * after the start, reads elsewhere: it is served, but neither held nor counted. */
+#define ABI_TEST_OFFSET (32ULL << 20)
+#define ABI_TEST_BYTES (16ULL << 20)
+
 struct abi_server {
 	struct ctrl ctrl;
 	unsigned int device;

@@ -91,7 +91,7 @@ static bool read_matches(struct abi_server *s, uint8_t *buf, size_t len)
 	size_t kept = 0, filled = 0;
 
 	memset(buf, 0x11, len);
-	assert_int_equal(pread(s->disk_fd, buf, len, 0), len);
+	assert_int_equal(pread(s->disk_fd, buf, len, ABI_TEST_OFFSET), len);
 	for (size_t i = 0; i < len; i++) {
 		kept += buf[i] == 0x11;
 		filled += buf[i] == ABI_FILL;
@@ -102,7 +102,7 @@ static bool read_matches(struct abi_server *s, uint8_t *buf, size_t len)
 
 static bool write_matches(struct abi_server *s, const uint8_t *buf, size_t len)
 {
-	assert_int_equal(pwrite(s->disk_fd, buf, len, 0), len);
+	assert_int_equal(pwrite(s->disk_fd, buf, len, ABI_TEST_OFFSET), len);
 	return (s->last_op_flags & UAPI_IO_F_SHMEM_ZC) != 0;
 }
 
@@ -448,7 +448,7 @@ static void short_completions(void **state)
 	assert_int_equal(abi_reg(&s, p, 4 * PAGE, 0), 0);
 	s.halve = true;
 	before = s.nr_matched;
-	assert_int_equal(pwrite(s.disk_fd, p, 4 * PAGE, 0), 4 * PAGE);
+	assert_int_equal(pwrite(s.disk_fd, p, 4 * PAGE, ABI_TEST_OFFSET), 4 * PAGE);
 	print_message("a short completion: %s\n", s.nr_matched - before > 1
 							  ? "the rest is issued again"
 							  : "taken as success (stock)");
@@ -484,7 +484,7 @@ static void *read_thread(void *arg)
 {
 	struct read_call *call = arg;
 
-	call->res = pread(call->s->disk_fd, call->buf, PAGE, 0);
+	call->res = pread(call->s->disk_fd, call->buf, PAGE, ABI_TEST_OFFSET);
 	return NULL;
 }
 
@@ -573,7 +573,8 @@ static void *stress_read(void *arg)
 
 	while (!*st->stop && !st->error) {
 		at = (at * 5 + 1) % (STRESS_PAGES - 4);
-		if (pread(st->s->disk_fd, st->pages + at * PAGE, 4 * PAGE, 0) != 4 * PAGE)
+		if (pread(st->s->disk_fd, st->pages + at * PAGE, 4 * PAGE, ABI_TEST_OFFSET) !=
+		    4 * PAGE)
 			st->error = -errno;
 	}
 	return NULL;
