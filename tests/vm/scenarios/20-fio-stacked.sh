@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The same on a partition, on device-mapper, and on files of ext4 and xfs: the device is
-# found behind all of them.
+# The same on a partition, on device-mapper, and on files of ext4, xfs and btrfs: the
+# device is found behind all of them.
 . "$(dirname "$0")/../lib.sh"
 
 job() { # FILE
@@ -42,4 +42,22 @@ for fs in ext4 xfs; do
     expect_no_share "a file on $fs, without the shim"
     umount "$SCRATCH/mnt"
 done
+
+# btrfs has a device number of its own for each subvolume. Its direct writes may be copies
+# (it checksums them), so the reads are counted.
+modprobe btrfs
+mkfs.btrfs -qf "$DEVICE" >/dev/null
+mount -t btrfs "$DEVICE" "$SCRATCH/mnt"
+btrfs -q subvolume create "$SCRATCH/mnt/sub"
+dd if=/dev/zero of="$SCRATCH/mnt/sub/data" bs=1M count=48 conv=fsync status=none
+sync -f "$SCRATCH/mnt"
+read_job() {
+    run_fio --name=t --filename="$SCRATCH/mnt/sub/data" --readonly --direct=1 --rw=randread \
+        --bs=128k --size=48m --ioengine=libaio --iodepth=8
+}
+LD_PRELOAD=$SHIM measure_share read_job
+expect_share_at_least 900 "a file in a subvolume of btrfs"
+measure_share read_job
+expect_no_share "a file on btrfs, without the shim"
+umount "$SCRATCH/mnt"
 [ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"

@@ -22,11 +22,15 @@ expect_share_at_least 990 "beside 100 silent clients"
 wait $silent
 wait_for nothing_registered
 
-# A proof for another device, an O_PATH descriptor, nonsense, no descriptor.
+# A proof for another device, an O_PATH descriptor, nonsense, no descriptor, and a file
+# system that bears the disk's name but is not on it.
 before=$(refused)
-python3 - "$socket" "$DEVICE" <<'PY'
+mkdir "$SCRATCH/mnt-named"
+mount -t tmpfs "$DEVICE" "$SCRATCH/mnt-named"
+: >"$SCRATCH/mnt-named/file"
+python3 - "$socket" "$DEVICE" "$SCRATCH/mnt-named/file" <<'PY'
 import array, os, socket, struct, sys
-path, device = sys.argv[1:]
+path, device, named = sys.argv[1:]
 
 def request(kind, seq=1, fds=(), size=64, magic=0x315a4355, length=0):
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -50,10 +54,12 @@ def expect(what, s, reason):
 
 other = os.open("/dev/null", os.O_RDONLY)
 plain = os.open("/proc/self/exe", os.O_RDONLY)
+only_named = os.open(named, os.O_RDONLY)
 as_path = os.open(device, os.O_PATH)
 good = os.open(device, os.O_RDONLY)
 expect("another kind of file", request(1, fds=[other]), 5)
 expect("a file elsewhere", request(1, fds=[plain]), 6)
+expect("a file system that is only named so", request(1, fds=[only_named]), 6)
 expect("O_PATH", request(1, fds=[as_path]), 5)
 expect("no descriptor", request(1), 3)
 expect("two descriptors", request(1, fds=[good, good]), 3)
@@ -82,6 +88,7 @@ add(sealed, 0, 9, "an empty range")
 read_end, _ = os.pipe()
 add(read_end, 4096, 8, "a pipe")
 PY
+umount "$SCRATCH/mnt-named"
 [ "$(refused)" -gt "$before" ] || fail "refusals are not counted"
 wait_for nothing_registered
 
