@@ -26,6 +26,9 @@
 #include "stats.h"
 #include "sys.h"
 
+#define INDEX_PENDING (-1) /* an answer is to come, and worth waiting for */
+#define INDEX_NONE (-2)	   /* refused, overdue, or the server's own affair */
+
 struct session {
 	bool used;
 	bool live;
@@ -39,7 +42,7 @@ struct session {
 	struct handed {
 		ino_t ino;    /* of the arena that was in this slot; 0: none sent */
 		uint32_t seq; /* of its ADD */
-		int index;    /* what the server called it; -1: not known yet */
+		int index;    /* what the server called it, or INDEX_* */
 	} sent[ARENAS_MAX];
 };
 
@@ -119,8 +122,8 @@ static void note_reply(struct session *s, const struct wire_reply *reply)
 	if (reply->type != WIRE_ADD)
 		return;
 	for (unsigned int i = 0; i < ARENAS_MAX; i++)
-		if (s->sent[i].ino && s->sent[i].seq == reply->seq && !reply->status)
-			s->sent[i].index = (int)reply->index;
+		if (s->sent[i].ino && s->sent[i].seq == reply->seq)
+			s->sent[i].index = reply->status ? INDEX_NONE : (int)reply->index;
 	stat_add(reply->status ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
 	if (reply->status) {
 		stats_last_refusal(reply->reason);
@@ -210,51 +213,68 @@ static bool prepared(struct arena *a)
 }
 
 /*
- * 1 when an answer is to come, else 0.  An arena is offered once a session,
- * and a server that does not answer is left alone for a while: else each
- * open would wait for it anew.
+ * An arena is offered once a session, and a server that does not answer is
+ * left alone for a while: else each open would wait for it anew.
  */
-static unsigned int hand_over(struct session *s, struct arena *a)
+static void hand_over(struct session *s, struct arena *a)
 {
 	int ret;
 
 	if (a->state != ARENA_SHARED || s->sent[a - arenas].ino == a->ino || !arena_fd_valid(a) ||
 	    !prepared(a))
-		return 0;
+		return;
 	ret = s->legacy ? send_legacy(s, a) : send_add(s, a);
 	if (ret) {
 		lose(s);
 		s->retry_at = sys_now_ms() + SESSION_RETRY_MS;
-		return 0;
+		return;
 	}
-	s->sent[a - arenas] = (struct handed){ .ino = a->ino, .seq = s->seq, .index = -1 };
-	return !s->legacy;
+	s->sent[a - arenas] = (struct handed){ .ino = a->ino,
+					       .seq = s->seq,
+					       .index = s->legacy ? INDEX_NONE : INDEX_PENDING };
 }
 
+static unsigned int nr_pending(const struct session *s)
+{
+	unsigned int nr = 0;
+
+	for (unsigned int i = 0; i < ARENAS_MAX; i++)
+		nr += s->sent[i].ino && s->sent[i].index == INDEX_PENDING;
+	return nr;
+}
+
+static void stop_waiting(struct session *s)
+{
+	stat_add(STAT_DEADLINE, 1);
+	for (unsigned int i = 0; i < ARENAS_MAX; i++)
+		if (s->sent[i].index == INDEX_PENDING)
+			s->sent[i].index = INDEX_NONE; /* until the answer is read */
+}
+
+/*
+ * Also the answers to what was sent before are waited for: a buffer allocated
+ * just before the open is as good as registered when the open returns.
+ */
 static void hand_over_all(struct session *s)
 {
-	unsigned int waiting = 0;
 	struct wire_reply reply;
 	long long deadline;
 
 	blocks_lock();
 	for (unsigned int i = 0; i < arena_slots && s->live; i++)
-		waiting += hand_over(s, &arenas[i]);
+		hand_over(s, &arenas[i]);
 	blocks_unlock();
 	/* Populating took its time; the server has its own. */
 	deadline = sys_now_ms() + (long long)config.connect_ms;
-	while (waiting && s->live) {
+	while (s->live && nr_pending(s)) {
 		int ret = read_reply(s->fd, deadline, &reply);
 
-		if (ret == -ETIMEDOUT) {
-			stat_add(STAT_DEADLINE, 1);
-			return; /* the answers are read later */
-		}
-		if (ret)
+		if (ret == -ETIMEDOUT)
+			stop_waiting(s);
+		else if (ret)
 			lose(s);
 		else
 			note_reply(s, &reply);
-		waiting--;
 	}
 }
 

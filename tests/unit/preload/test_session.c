@@ -24,11 +24,11 @@
 #include "preload/sys.h"
 #include "tests/unit/cmocka_all.h"
 
-enum manner { POLITE, SILENT, REFUSING, GARBLED, HANGS_UP };
+enum manner { POLITE, SILENT, REFUSING, GARBLED, HANGS_UP, SLOW };
 
 /* One fake server: a thread on a listening socket. */
 struct fake {
-	enum manner manner;
+	_Atomic enum manner manner;
 	bool legacy;
 	int listener;
 	pthread_t thread;
@@ -96,6 +96,9 @@ static bool serve_one(struct fake *f, int conn)
 		return true;
 	case HANGS_UP:
 		return false;
+	case SLOW:
+		usleep(300 * 1000);
+		break;
 	case REFUSING:
 		reply.status = -EACCES;
 		reply.reason = WIRE_NO_ACCESS;
@@ -226,6 +229,48 @@ static void an_arena_is_there_before_the_first_allocation(void **state)
 	fake_start(&f, 5, POLITE, false);
 	session_arm(5, 0);
 	assert_true(f.memfds >= 1);
+	fake_stop(&f);
+}
+
+static void new_small_arena(void)
+{
+	config.arena_first = ARENA_ALIGN;
+	blocks_lock();
+	assert_non_null(session_new_arena(ARENA_GRANULE));
+	blocks_unlock();
+}
+
+/* Allocate, then open: the first read is to find the buffer registered. */
+static void an_open_waits_for_what_was_sent_before_it(void **state)
+{
+	unsigned long answered;
+	struct fake f;
+
+	(void)state;
+	fake_start(&f, 5, POLITE, false);
+	session_arm(5, 0);
+	answered = stat_get(STAT_ARENAS_SENT);
+	f.manner = SLOW;
+	new_small_arena();
+	session_arm(5, 0);
+	assert_int_equal(stat_get(STAT_ARENAS_SENT), answered + 1);
+	fake_stop(&f);
+}
+
+static void an_answer_that_never_comes_is_waited_for_once(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	config.connect_ms = 100;
+	fake_start(&f, 5, POLITE, false);
+	session_arm(5, 0);
+	f.manner = SILENT;
+	new_small_arena();
+	session_arm(5, 0);
+	session_arm(5, 0);
+	assert_true(session_armed());
+	assert_int_equal(stat_get(STAT_DEADLINE), 1);
 	fake_stop(&f);
 }
 
@@ -432,6 +477,8 @@ int main(void)
 		T(a_child_of_a_parent_without_arenas_is_armed),
 		T(arms_and_hands_over_what_is_there_and_what_comes),
 		T(an_arena_is_there_before_the_first_allocation),
+		T(an_open_waits_for_what_was_sent_before_it),
+		T(an_answer_that_never_comes_is_waited_for_once),
 		T(no_server_is_counted_and_not_asked_again_at_once),
 		T(a_silent_server_costs_no_more_than_the_deadline),
 		T(misbehaving_servers_are_left_alone),
