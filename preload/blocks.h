@@ -46,7 +46,7 @@ bool block_resize(void *p, size_t size);
 void blocks_lock(void);
 void blocks_unlock(void);
 bool blocks_locked_here(void); /* by this thread, which a signal handler interrupts */
-void blocks_lock_reset(void); /* in a child: its only thread holds nothing */
+void blocks_lock_reset(void);  /* in a child: its only thread holds nothing */
 
 /* Call @each for every run of used granules of @a. */
 void blocks_for_each_used(struct arena *a, void (*each)(char *at, size_t len, void *arg),
