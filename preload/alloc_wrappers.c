@@ -17,6 +17,7 @@
 #include "blocks.h"
 #include "init.h"
 #include "next.h"
+#include "profile.h"
 #include "shim.h"
 #include "stats.h"
 
@@ -57,12 +58,13 @@ static void *capture(size_t size, size_t align, bool zero)
 
 static void *capture_malloc(size_t size, bool zero)
 {
-	if (size < shim.malloc_min || !captures())
-		return NULL;
-	if (!shim.capture_malloc) {
-		stat_add(STAT_PROFILE_OFF, 1);
+	if (size < shim.malloc_min) {
+		if (size >= PROFILE_MALLOC_MIN)
+			stat_add(STAT_PROFILE_OFF, 1);
 		return NULL;
 	}
+	if (!captures())
+		return NULL;
 	return capture(size, ARENA_GRANULE, zero);
 }
 

@@ -17,7 +17,6 @@ struct config config;
 
 static const struct config defaults = {
 	.log_level = LOG_WARN,
-	.malloc_min = 4096,
 	.fork_copy_max = 64ULL << 20,
 	.arena_first = 16ULL << 20,
 	.connect_ms = 200,
@@ -42,9 +41,10 @@ static const struct variable variables[] = {
 	{ "DISABLE", KIND_BOOL, FIELD(disable), 0, 0, 0, NULL },
 	{ "STATS", KIND_BOOL, FIELD(stats), 0, 0, 0, NULL },
 	{ "LOG", KIND_WORD, FIELD(log_level), 0, 0, 0, "error warn info debug" },
-	{ "CAPTURE", KIND_WORD, FIELD(capture), 0, 0, 0, "auto none aligned malloc" },
+	{ "CAPTURE", KIND_WORD, FIELD(capture), 0, 0, 0, "auto none aligned malloc mmap all" },
 	{ "FORK", KIND_WORD, FIELD(fork), 0, 0, 0, "auto copy private" },
 	{ "MALLOC_MIN", KIND_NUMBER, FIELD(malloc_min), 1, 512, 1ULL << 32, NULL },
+	{ "MMAP_MIN", KIND_NUMBER, FIELD(mmap_min), 1, 4096, 1ULL << 32, NULL },
 	{ "FORK_COPY_MAX_MB", KIND_NUMBER, FIELD(fork_copy_max), 1 << 20, 0, 1 << 20, NULL },
 	{ "ARENA_MB", KIND_NUMBER, FIELD(arena_first), 1 << 20, 2, 4096, NULL },
 	{ "MAX_MB", KIND_NUMBER, FIELD(max_bytes), 1 << 20, 0, 1 << 20, NULL },

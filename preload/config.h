@@ -7,7 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum capture_mode { CAPTURE_AUTO, CAPTURE_NONE, CAPTURE_ALIGNED, CAPTURE_MALLOC };
+enum capture_mode {
+	CAPTURE_AUTO, /* aligned allocations, and what the program's profile says */
+	CAPTURE_NONE,
+	CAPTURE_ALIGNED, /* these only */
+	CAPTURE_MALLOC,	 /* and large mallocs */
+	CAPTURE_MMAP,	 /* and private mappings */
+	CAPTURE_ALL,	 /* and both */
+};
 enum fork_mode { FORK_AUTO, FORK_COPY, FORK_PRIVATE };
 
 struct config {
@@ -16,7 +23,8 @@ struct config {
 	int log_level; /* enum log_level */
 	enum capture_mode capture;
 	enum fork_mode fork;
-	uint64_t malloc_min;	/* bytes */
+	uint64_t malloc_min;	/* bytes; 0: the profile's or the default */
+	uint64_t mmap_min;	/* likewise */
 	uint64_t fork_copy_max; /* bytes */
 	uint64_t arena_first;	/* bytes of the first arena */
 	uint64_t max_bytes;	/* all arenas together; 0: no limit of ours */

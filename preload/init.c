@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
@@ -97,6 +98,30 @@ static void keep_stderr(void)
 	stats_out.ino = st.st_ino;
 }
 
+/* From what size on a tier captures: UBLKZC_..._MIN, else the profile, else @usual. */
+static size_t tier_min(bool forced, size_t of_profile, uint64_t configured, size_t usual)
+{
+	bool on = forced || (config.capture == CAPTURE_AUTO && of_profile);
+
+	if (!on)
+		return SIZE_MAX;
+	if (configured)
+		return (size_t)configured;
+	return of_profile ? of_profile : usual;
+}
+
+static void choose_tiers(void)
+{
+	const struct profile *p = profile_of(program_invocation_short_name);
+	bool all = config.capture == CAPTURE_ALL;
+
+	shim.malloc_min = tier_min(all || config.capture == CAPTURE_MALLOC, p->malloc_min,
+				   config.malloc_min, PROFILE_MALLOC_MIN);
+	shim.mmap_min = tier_min(all || config.capture == CAPTURE_MMAP, p->mmap_min,
+				 config.mmap_min, PROFILE_MMAP_MIN);
+	shim.no_ahead = p->no_ahead;
+}
+
 __attribute__((constructor(101))) static void start(void)
 {
 	int saved = errno;
@@ -110,10 +135,7 @@ __attribute__((constructor(101))) static void start(void)
 	if (config.stats)
 		keep_stderr();
 	shim.off_reason = why_off();
-	shim.malloc_min = config.malloc_min;
-	shim.capture_malloc = config.capture == CAPTURE_MALLOC ||
-			      (config.capture == CAPTURE_AUTO &&
-			       profile_captures_malloc(program_invocation_short_name));
+	choose_tiers();
 	/* Early, so that our prepare handler runs last and the child's first. */
 	if (!shim.off_reason && pthread_atfork(fork_prepare, fork_parent, fork_child))
 		shim.off_reason = "no memory for the fork handlers";

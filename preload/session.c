@@ -448,7 +448,7 @@ static void arm(unsigned int device, int proof)
 		establish(s, proof);
 	if (!s->live)
 		return;
-	if (shim.on)
+	if (shim.on && !shim.no_ahead)
 		ensure_arena();
 	hand_over_all(s);
 }

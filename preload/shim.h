@@ -14,8 +14,9 @@
 struct shim {
 	_Atomic bool on;	/* allocation wrappers capture at all */
 	_Atomic bool watch;	/* descriptor wrappers look at O_DIRECT */
-	bool capture_malloc;	/* large malloc too */
-	size_t malloc_min;	/* bytes */
+	size_t malloc_min;	/* bytes; SIZE_MAX: malloc is not captured */
+	size_t mmap_min;	/* bytes; SIZE_MAX: private mappings are not captured */
+	bool no_ahead;		/* no arena before the first captured allocation */
 	const char *off_reason; /* why not on; NULL: it is */
 	_Atomic int owner;	/* process that the arenas belong to */
 };

@@ -37,7 +37,8 @@ static void defaults(void **state)
 	assert_false(c.disable || c.stats);
 	assert_int_equal(c.capture, CAPTURE_AUTO);
 	assert_int_equal(c.fork, FORK_AUTO);
-	assert_int_equal(c.malloc_min, 4096);
+	assert_int_equal(c.malloc_min, 0);
+	assert_int_equal(c.mmap_min, 0);
 	assert_int_equal(c.connect_ms, 200);
 	assert_string_equal(c.socket_dir, "/run/ublkzc");
 	assert_string_equal(complaints(), "");
@@ -86,10 +87,13 @@ static void what_is_malformed_is_said_and_ignored(void **state)
 static void profiles(void **state)
 {
 	(void)state;
-	assert_true(profile_captures_malloc("fio"));
-	assert_false(profile_captures_malloc("fi"));
-	assert_false(profile_captures_malloc("postgres"));
-	assert_false(profile_captures_malloc(NULL));
+	assert_int_equal(profile_of("fio")->malloc_min, PROFILE_MALLOC_MIN);
+	assert_int_equal(profile_of("fi")->malloc_min, 0);
+	assert_int_equal(profile_of("mariadbd")->malloc_min, 0);
+	assert_int_equal(profile_of("mariadbd")->mmap_min, PROFILE_MMAP_MIN);
+	assert_int_equal(profile_of("postgres")->malloc_min, 0);
+	assert_true(profile_of("postgres")->no_ahead);
+	assert_int_equal(profile_of(NULL)->mmap_min, 0);
 }
 
 int main(void)
