@@ -57,6 +57,7 @@ static int nr_fds_of(uint16_t type)
 		return 1;
 	case WIRE_REMOVE:
 	case WIRE_PING:
+	case WIRE_SCAN:
 		return 0;
 	default:
 		return -1;

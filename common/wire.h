@@ -52,6 +52,15 @@ enum wire_type {
 	WIRE_REMOVE = 3,
 	/* Answered at once; to see that the server is alive.  No descriptor. */
 	WIRE_PING = 4,
+	/*
+	 * Look (again) at the memory the client itself shares: mappings that
+	 * are MAP_SHARED, writable, 1 MiB or more and not of a disk's files.
+	 * They are registered, what is gone since the last look is dropped.
+	 * No descriptor: the server finds them in /proc.  The reply comes when
+	 * all of it is registered or refused: index is the number of buffers,
+	 * max_bytes their bytes.
+	 */
+	WIRE_SCAN = 5,
 };
 
 /* Flags of WIRE_ADD. */
@@ -103,10 +112,10 @@ struct wire_reply {
 	int32_t status;	 /* 0 or a negative errno */
 	uint16_t reason; /* enum wire_reason */
 	uint16_t pad;
-	uint32_t index;	      /* ADD: the registered buffer's index */
+	uint32_t index;	      /* ADD: the registered buffer's; SCAN: how many */
 	uint32_t device;      /* HELLO: N of /dev/ublkbN */
 	uint32_t max_buffers; /* HELLO: buffers this client may hold */
-	uint64_t max_bytes;   /* HELLO: bytes this client may register */
+	uint64_t max_bytes;   /* HELLO: bytes it may register; SCAN: has */
 	uint8_t reserved[24];
 };
 static_assert(sizeof(struct wire_reply) == 64, "wire format");

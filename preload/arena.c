@@ -16,6 +16,7 @@
 
 #include "common/log.h"
 #include "config.h"
+#include "extents.h"
 #include "stats.h"
 #include "sys.h"
 
@@ -43,16 +44,11 @@ static size_t round_up(size_t n, size_t to)
 	return (n + to - 1) & ~(to - 1);
 }
 
-/* Address space and file size are limited rarely; then we stay out of it. */
-static bool limited(void)
+static bool limited(int resource)
 {
 	struct rlimit64 limit = { 0 };
 
-	sys_call(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit, 0, 0);
-	if (limit.rlim_cur != RLIM64_INFINITY)
-		return true;
-	/* Growing the memfd past it would raise SIGXFSZ. */
-	sys_call(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0);
+	sys_call(SYS_prlimit64, 0, resource, 0, (long)&limit, 0, 0);
 	return limit.rlim_cur != RLIM64_INFINITY;
 }
 
@@ -62,7 +58,8 @@ static bool reserve(void)
 
 	if (arena_reserved)
 		return true;
-	if (limited())
+	/* Limited rarely; then we stay out of it. */
+	if (limited(RLIMIT_AS))
 		return false;
 	for (size = ARENA_RESERVE; size >= RESERVE_MIN; size /= 2) {
 		long map = sys_mmap(NULL, size + ARENA_ALIGN, PROT_NONE,
@@ -136,18 +133,21 @@ static size_t next_size(size_t bytes)
 	return size;
 }
 
-static int make_memfd(size_t len)
+/* @huge: flags of memfd_create for huge pages, or 0. */
+static int make_memfd(size_t len, unsigned int huge)
 {
+	unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | huge;
 	char name[48];
 	long fd;
 	long ret;
 
+	/* Growing the memfd past it would raise SIGXFSZ. */
+	if (limited(RLIMIT_FSIZE))
+		return -EFBIG;
 	log_format(name, sizeof(name), "ublkzc:%d:%u", (int)sys_getpid(), nr_made);
-	fd = sys_call(SYS_memfd_create, (long)name,
-		      MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL, 0, 0, 0, 0);
+	fd = sys_call(SYS_memfd_create, (long)name, flags | MFD_NOEXEC_SEAL, 0, 0, 0, 0);
 	if (fd == -EINVAL)
-		fd = sys_call(SYS_memfd_create, (long)name, MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0,
-			      0, 0);
+		fd = sys_call(SYS_memfd_create, (long)name, flags, 0, 0, 0, 0);
 	if (fd < 0)
 		return (int)fd;
 	fd = sys_move_fd_high((int)fd);
@@ -179,19 +179,40 @@ static struct arena *empty_slot(void)
 	return NULL;
 }
 
-static bool fill(struct arena *a, char *at, size_t len)
+/* The memfd is mapped: the arena is there, if its bookkeeping has room. */
+static bool complete(struct arena *a, int prot)
 {
 	struct stat st;
+
+	if (sys_fstat(a->fd, &st) < 0)
+		return false;
+	/* What was mapped there before is replaced, captured or not. */
+	if (!a->granules)
+		extents_cut(a->base, a->len);
+	if (extents_add(a, prot) < 0)
+		return false;
+	a->dev = st.st_dev;
+	a->ino = st.st_ino;
+	a->state = ARENA_SHARED;
+	if (a >= &arenas[arena_slots])
+		arena_slots = (unsigned int)(a - arenas) + 1;
+	nr_made++;
+	stat_add(STAT_ARENAS, 1);
+	return true;
+}
+
+static bool fill(struct arena *a, char *at, size_t len)
+{
 	long map;
 
-	*a = (struct arena){ .base = at, .len = len, .fd = make_memfd(len) };
+	*a = (struct arena){ .base = at, .len = len, .fd = make_memfd(len, 0) };
 	if (a->fd < 0)
 		return false;
 	a->granules = make_granules(len);
 	map = a->granules
 		      ? sys_mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, a->fd, 0)
 		      : -ENOMEM;
-	if (sys_is_error(map) || sys_fstat(a->fd, &st) < 0) {
+	if (sys_is_error(map) || !complete(a, PROT_READ | PROT_WRITE)) {
 		sys_close(a->fd);
 		if (a->granules)
 			sys_munmap(a->granules, len / ARENA_GRANULE * sizeof(struct granule));
@@ -200,11 +221,6 @@ static bool fill(struct arena *a, char *at, size_t len)
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 		return false;
 	}
-	a->dev = st.st_dev;
-	a->ino = st.st_ino;
-	a->state = ARENA_SHARED;
-	if (a >= &arenas[arena_slots])
-		arena_slots = (unsigned int)(a - arenas) + 1;
 	return true;
 }
 
@@ -218,11 +234,52 @@ struct arena *arena_new(size_t bytes)
 		return NULL;
 	len = next_size(bytes);
 	at = len ? find_room(len) : NULL;
-	if (!at || !fill(a, at, len))
+	return at && fill(a, at, len) ? a : NULL;
+}
+
+/* The flags that mean the same to a shared mapping of a memfd. */
+#define KEPT_FLAGS (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED | MAP_HUGETLB)
+/* The size of a huge page is in the same bits for mmap and memfd_create. */
+#define HUGE_SIZE_BITS ((unsigned int)MAP_HUGE_MASK << MAP_HUGE_SHIFT)
+
+struct arena *arena_new_region(const struct arena_wish *wish)
+{
+	unsigned int huge = wish->flags & MAP_HUGETLB
+				    ? MFD_HUGETLB | ((unsigned int)wish->flags & HUGE_SIZE_BITS)
+				    : 0;
+	struct arena *a = empty_slot();
+	long map;
+
+	if (!a || (config.max_bytes && bytes_in_arenas() + wish->len > config.max_bytes))
 		return NULL;
-	nr_made++;
-	stat_add(STAT_ARENAS, 1);
-	return a;
+	*a = (struct arena){ .len = wish->len, .huge = huge, .fd = make_memfd(wish->len, huge) };
+	if (a->fd < 0)
+		return NULL;
+	map = sys_mmap(wish->addr, wish->len, wish->prot, MAP_SHARED | (wish->flags & KEPT_FLAGS),
+		       a->fd, 0);
+	a->base = (char *)map;
+	if (!sys_is_error(map) && complete(a, wish->prot))
+		return a;
+	if (!sys_is_error(map))
+		sys_munmap((void *)map, wish->len);
+	sys_close(a->fd);
+	return NULL;
+}
+
+/* Whatever the kernel says to it: huge pages are a gain, not a condition. */
+static void collapse(char *base, size_t len)
+{
+	int ret = 0;
+
+	for (size_t at = 0; at + ARENA_ALIGN <= len; at += ARENA_ALIGN) {
+		for (int i = 0; i < COLLAPSE_TRIES; i++) {
+			ret = sys_madvise(base + at, ARENA_ALIGN, MADV_COLLAPSE);
+			if (ret != -EAGAIN)
+				break;
+		}
+		if (ret == -EINVAL)
+			break; /* this kernel cannot */
+	}
 }
 
 int arena_prepare(struct arena *a)
@@ -231,21 +288,46 @@ int arena_prepare(struct arena *a)
 
 	if (a->prepared)
 		return 0;
-	ret = sys_madvise(a->base, a->len, MADV_POPULATE_WRITE);
-	if (ret < 0)
-		return ret;
-	/* Huge pages are a gain, not a condition. */
-	for (size_t at = 0; at < a->len; at += ARENA_ALIGN) {
-		for (int i = 0; i < COLLAPSE_TRIES; i++) {
-			ret = sys_madvise(a->base + at, ARENA_ALIGN, MADV_COLLAPSE);
-			if (ret != -EAGAIN)
-				break;
-		}
-		if (ret == -EINVAL)
-			break; /* this kernel cannot */
+	/* The program may have unmapped or protected a part of a region. */
+	if (a->granules) {
+		ret = sys_madvise(a->base, a->len, MADV_POPULATE_WRITE);
+		if (!ret)
+			collapse(a->base, a->len);
+	} else {
+		ret = arena_prepare_copy(a, a->fd);
 	}
-	a->prepared = true;
-	return 0;
+	a->prepared = ret == 0;
+	return ret;
+}
+
+int arena_prepare_copy(const struct arena *a, int fd)
+{
+	/* Aligned, so that whole huge pages can come about. */
+	size_t room = a->len + (a->huge ? 0 : ARENA_ALIGN);
+	long map = sys_mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	char *at = (char *)map;
+	long ret = 0;
+
+	if (sys_is_error(map))
+		return (int)map;
+	if (!a->huge) {
+		at = (char *)round_up((size_t)map, ARENA_ALIGN);
+		ret = sys_mmap(at, a->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	}
+	if (!sys_is_error(ret))
+		ret = sys_madvise(at, a->len, MADV_POPULATE_WRITE);
+	if (!ret && !a->huge)
+		collapse(at, a->len);
+	sys_munmap((void *)map, room);
+	/* Its own page tables too, where all of it is ours. */
+	if (!ret && a->granules)
+		sys_madvise(a->base, a->len, MADV_POPULATE_WRITE);
+	return (int)ret;
+}
+
+bool arena_in_use(const struct arena *a)
+{
+	return a->granules ? a->used != 0 : extents_any(a);
 }
 
 bool arena_fd_valid(const struct arena *a)
@@ -255,9 +337,13 @@ bool arena_fd_valid(const struct arena *a)
 
 void arena_release(struct arena *a)
 {
-	sys_mmap(a->base, a->len, PROT_NONE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-	sys_munmap(a->granules, a->len / ARENA_GRANULE * sizeof(struct granule));
+	extents_drop(a);
+	/* A region's addresses are the program's, and unmapped by now. */
+	if (a->granules) {
+		sys_mmap(a->base, a->len, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		sys_munmap(a->granules, a->len / ARENA_GRANULE * sizeof(struct granule));
+	}
 	if (arena_fd_valid(a))
 		sys_close(a->fd);
 	*a = (struct arena){ .state = ARENA_EMPTY, .fd = -1 };

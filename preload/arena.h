@@ -10,6 +10,10 @@
  * page.  All bookkeeping is in private memory: the server can write to the
  * arena, and must not be able to harm us with it.
  *
+ * A region is an arena that one mmap of the program got as a whole, at the
+ * address the program or the kernel chose, outside the reservation.  It has
+ * no granules; extents.h knows what of it is still mapped.
+ *
  * States: SHARED (in use), RETIRED (a fork made its memory private: blocks
  * in it live on, no new ones are made), EMPTY (slot unused).
  *
@@ -50,7 +54,8 @@ struct arena {
 	dev_t dev;  /* of the memfd, to recognise fd */
 	ino_t ino;
 	bool prepared;		  /* populated and collapsed */
-	struct granule *granules; /* len / ARENA_GRANULE of them */
+	bool huge;		  /* a region of MAP_HUGETLB */
+	struct granule *granules; /* len / ARENA_GRANULE of them; NULL: a region */
 	uint32_t high;		  /* granules from here on were never used: zero */
 	uint32_t used;		  /* granules in blocks */
 };
@@ -76,10 +81,27 @@ struct arena *arena_of(const void *p);
 /* A new SHARED arena with room for @bytes; NULL when that cannot be had. */
 struct arena *arena_new(size_t bytes);
 
+/* What a program asks of mmap; @flags with MAP_PRIVATE|MAP_ANONYMOUS. */
+struct arena_wish {
+	void *addr;
+	size_t len; /* bytes, whole pages (huge ones with MAP_HUGETLB) */
+	int prot;
+	int flags;
+};
+
+/* A new SHARED region mapped as wished; NULL when that cannot be had. */
+struct arena *arena_new_region(const struct arena_wish *wish);
+
 /* Populate it and gather it into huge pages.  0 or a negative errno. */
 int arena_prepare(struct arena *a);
 
-/* Give its memory and slot back; it must hold no blocks. */
+/* The same without the lock: @a is a copy, @fd a duplicate of its descriptor. */
+int arena_prepare_copy(const struct arena *a, int fd);
+
+/* Does a region, or do blocks, live in it? */
+bool arena_in_use(const struct arena *a);
+
+/* Give its memory and slot back; it must not be in use. */
 void arena_release(struct arena *a);
 
 /* Does fd still name the memfd? */

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "extents.h"
 #include "stats.h"
 #include "sys.h"
 
@@ -187,7 +188,7 @@ static void *take_from(struct arena *a, uint32_t len, size_t align, bool *ret_cl
 {
 	uint32_t at;
 
-	if (a->state != ARENA_SHARED)
+	if (a->state != ARENA_SHARED || !a->granules)
 		return NULL;
 	*ret_clean = false;
 	if (!take_from_bins(a, len, align, &at)) {
@@ -266,7 +267,7 @@ static void forget_tags(struct arena *a, uint32_t at, uint32_t len)
 
 static void release_if_empty(struct arena *a)
 {
-	if (a->state != ARENA_RETIRED || a->used)
+	if (a->state != ARENA_RETIRED || !a->granules || a->used)
 		return;
 	memset(bins[a - arenas], 0, sizeof(bins[0]));
 	blocks_events.arena_gone(a);
@@ -276,13 +277,16 @@ static void release_if_empty(struct arena *a)
 static void free_locked(struct arena *a, uint32_t at)
 {
 	uint32_t len = a->granules[at].len;
+	char *p = a->base + (size_t)at * ARENA_GRANULE;
 
+	/* A block that stays protected can serve nobody any more. */
+	if (!extents_restore(p, (size_t)len * ARENA_GRANULE))
+		return;
 	a->used -= len;
 	forget_tags(a, at, len);
 	/* Private to us since a fork: no server holds it, so it can go back. */
 	if (a->state == ARENA_RETIRED)
-		sys_madvise(a->base + (size_t)at * ARENA_GRANULE, (size_t)len * ARENA_GRANULE,
-			    MADV_DONTNEED);
+		sys_madvise(p, (size_t)len * ARENA_GRANULE, MADV_DONTNEED);
 	give_back(a, at, len);
 	release_if_empty(a);
 }
@@ -406,7 +410,8 @@ static bool arena_valid(const struct arena *a)
 bool blocks_valid(void)
 {
 	for (unsigned int i = 0; i < arena_slots; i++)
-		if (arenas[i].state != ARENA_EMPTY && !arena_valid(&arenas[i]))
+		if (arenas[i].state != ARENA_EMPTY && arenas[i].granules &&
+		    !arena_valid(&arenas[i]))
 			return false;
 	return true;
 }

@@ -18,6 +18,7 @@
 #include "blocks.h"
 #include "common/log.h"
 #include "config.h"
+#include "extents.h"
 #include "session.h"
 #include "shim.h"
 #include "stats.h"
@@ -30,9 +31,13 @@ static struct {
 	int pipe[2]; /* copy: the child writes one byte when done */
 } forking = { .pipe = { -1, -1 } };
 
-static bool holds_shared_blocks(const struct arena *a)
+/* Bytes in @a that parent and child would share, though they must not. */
+static size_t to_repair(const struct arena *a)
 {
-	return a->state == ARENA_SHARED && a->used;
+	size_t shared = a->state == ARENA_EMPTY ? 0 : extents_shared_over_fork(a);
+	size_t used = (size_t)a->used * ARENA_GRANULE;
+
+	return a->granules && shared > used ? used : shared;
 }
 
 static size_t live_bytes(void)
@@ -40,9 +45,25 @@ static size_t live_bytes(void)
 	size_t sum = 0;
 
 	for (unsigned int i = 0; i < arena_slots; i++)
-		if (holds_shared_blocks(&arenas[i]))
-			sum += (size_t)arenas[i].used * ARENA_GRANULE;
+		sum += to_repair(&arenas[i]);
 	return sum;
+}
+
+static bool make_private_piece(const struct extent *piece, void *arg)
+{
+	const struct arena *a = arg;
+	long map;
+
+	if (!extent_shared_over_fork(piece))
+		return true;
+	map = sys_mmap(piece->start, piece->len, piece->prot, MAP_PRIVATE | MAP_FIXED, a->fd,
+		       piece->start - a->base);
+	if (sys_is_error(map))
+		return false;
+	if (piece->locked)
+		sys_call(SYS_mlock, (long)piece->start, (long)piece->len, 0, 0, 0, 0);
+	extents_change(piece->start, piece->len, EXTENT_OWN, true);
+	return true;
 }
 
 /*
@@ -51,13 +72,8 @@ static size_t live_bytes(void)
  */
 static bool make_private(struct arena *a)
 {
-	long map;
-
 	/* The program may have closed a descriptor that it did not know. */
-	if (!arena_fd_valid(a))
-		return false;
-	map = sys_mmap(a->base, a->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, a->fd, 0);
-	if (sys_is_error(map))
+	if (!arena_fd_valid(a) || !extents_each_of(a, make_private_piece, a))
 		return false;
 	blocks_retire(a);
 	stat_add(STAT_ARENAS_RETIRED, 1);
@@ -67,7 +83,7 @@ static bool make_private(struct arena *a)
 static bool make_all_private(void)
 {
 	for (unsigned int i = 0; i < arena_slots; i++)
-		if (holds_shared_blocks(&arenas[i]) && !make_private(&arenas[i]))
+		if (to_repair(&arenas[i]) && !make_private(&arenas[i]))
 			return false;
 	return true;
 }
@@ -155,48 +171,105 @@ void fork_parent(void)
 }
 
 struct shadow {
-	char *arena;
+	const struct extent *piece;
 	char *copy;
 };
 
+/* The part of a block that lies in the piece. */
 static void copy_run(char *at, size_t len, void *arg)
 {
-	struct shadow *s = arg;
+	const struct shadow *s = arg;
+	char *start = at > s->piece->start ? at : s->piece->start;
+	char *end = s->piece->start + s->piece->len;
 
-	memcpy(s->copy + (at - s->arena), at, len);
+	if (at + len < end)
+		end = at + len;
+	if (start < end)
+		memcpy(s->copy + (start - s->piece->start), start, (size_t)(end - start));
 }
 
-/* Replace the shared mapping by a private one with the same blocks in it. */
-static void copy_arena(struct arena *a)
+/* Replace a shared mapping by a private one with the same content. */
+static void copy_piece(struct arena *a, const struct extent *piece)
 {
-	long map = sys_mmap(NULL, a->len, PROT_READ | PROT_WRITE,
+	long map = sys_mmap(NULL, piece->len, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	struct shadow s = { .arena = a->base, .copy = (char *)map };
+	struct shadow s = { .piece = piece, .copy = (char *)map };
 
 	if (!sys_is_error(map)) {
-		blocks_for_each_used(a, copy_run, &s);
-		map = sys_call(SYS_mremap, map, (long)a->len, (long)a->len,
-			       MREMAP_MAYMOVE | MREMAP_FIXED, (long)a->base, 0);
+		/* The protection is for the program, not for us. */
+		if (!(piece->prot & PROT_READ))
+			sys_call(SYS_mprotect, (long)piece->start, (long)piece->len, PROT_READ, 0,
+				 0, 0);
+		if (a->granules)
+			blocks_for_each_used(a, copy_run, &s);
+		else
+			memcpy(s.copy, piece->start, piece->len);
+		if (piece->prot != (PROT_READ | PROT_WRITE))
+			sys_call(SYS_mprotect, map, (long)piece->len, piece->prot, 0, 0, 0);
+		map = sys_call(SYS_mremap, map, (long)piece->len, (long)piece->len,
+			       MREMAP_MAYMOVE | MREMAP_FIXED, (long)piece->start, 0);
 	}
 	if (sys_is_error(map)) {
 		/* Better than sharing: only pages neither side has written to
 		 * yet can still show what the parent writes. */
 		log_line(LOG_WARN, "no memory to copy for a forked child: error %ld", map);
-		sys_mmap(a->base, a->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, a->fd,
-			 0);
+		sys_mmap(piece->start, piece->len, piece->prot, MAP_PRIVATE | MAP_FIXED, a->fd,
+			 piece->start - a->base);
 	}
-	blocks_retire(a);
 }
 
-/* The child keeps the blocks it inherited, and nothing else of the parent's. */
+/* MADV_WIPEONFORK, for good: from here on the kernel does it. */
+static void wipe_piece(const struct extent *piece)
+{
+	sys_mmap(piece->start, piece->len, piece->prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		 0);
+	sys_madvise(piece->start, piece->len, MADV_WIPEONFORK);
+}
+
+/* MADV_DONTFORK: the kernel left a hole, where nothing else of the program's
+ * must come to lie if it is in the reservation. */
+static void fill_hole(const struct extent *piece)
+{
+	sys_mmap(piece->start, piece->len, PROT_NONE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+/* Afterwards the child's piece is what the program believes it to be, so there
+ * is nothing left to know about it; but for copy-on-write of the memfd. */
+static bool disown_piece(const struct extent *piece, void *arg)
+{
+	struct arena *a = arg;
+
+	if (piece->dontfork) {
+		if (a->granules)
+			fill_hole(piece);
+	} else if (piece->wipe) {
+		wipe_piece(piece);
+	} else if (piece->own) {
+		return true;
+	} else {
+		copy_piece(a, piece);
+	}
+	extents_cut(piece->start, piece->len);
+	return true;
+}
+
+/* The child keeps the memory it inherited, and nothing else of the parent's. */
 static void disown(struct arena *a)
 {
 	if (a->state == ARENA_EMPTY)
 		return;
-	if (holds_shared_blocks(a))
-		copy_arena(a);
-	else if (a->state == ARENA_SHARED)
+	if (a->granules && !a->used) {
 		blocks_retire(a); /* holds nothing: released */
+		return;
+	}
+	extents_each_of(a, disown_piece, a);
+	if (a->granules)
+		blocks_retire(a);
+	else if (arena_in_use(a))
+		a->state = ARENA_RETIRED;
+	else
+		arena_release(a);
 	if (a->state == ARENA_RETIRED && a->fd >= 0) {
 		if (arena_fd_valid(a))
 			sys_close(a->fd);

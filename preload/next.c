@@ -43,6 +43,19 @@ static void resolve(void)
 	RESOLVE(openat64_2, "__openat64_2");
 	RESOLVE(fcntl, "fcntl");
 	RESOLVE(fcntl64, "fcntl64");
+	RESOLVE(mmap, "mmap");
+	RESOLVE(munmap, "munmap");
+	RESOLVE(mprotect, "mprotect");
+	RESOLVE(pkey_mprotect, "pkey_mprotect");
+	RESOLVE(madvise, "madvise");
+	RESOLVE(mremap, "mremap");
+	RESOLVE(mlock, "mlock");
+	RESOLVE(mlock2, "mlock2");
+	RESOLVE(munlock, "munlock");
+	RESOLVE(mlockall, "mlockall");
+	RESOLVE(munlockall, "munlockall");
+	RESOLVE(shmat, "shmat");
+	RESOLVE(shmdt, "shmdt");
 }
 
 bool next_ready(void)

@@ -22,6 +22,7 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "config.h"
+#include "shared.h"
 #include "shim.h"
 #include "stats.h"
 #include "sys.h"
@@ -38,7 +39,9 @@ struct session {
 	dev_t dev;
 	ino_t ino;
 	uint32_t seq;
-	long long retry_at; /* not live: when to try again, ms */
+	uint32_t scan_seq;    /* of the SCAN whose answer is to come; 0: none */
+	unsigned int scanned; /* shared_generation() that the server knows */
+	long long retry_at;   /* not live: when to try again, ms */
 	struct handed {
 		ino_t ino;    /* of the arena that was in this slot; 0: none sent */
 		uint32_t seq; /* of its ADD */
@@ -119,6 +122,8 @@ static int read_reply(int fd, long long deadline, struct wire_reply *ret)
 
 static void note_reply(struct session *s, const struct wire_reply *reply)
 {
+	if (reply->type == WIRE_SCAN && reply->seq == s->scan_seq)
+		s->scan_seq = 0;
 	if (reply->type != WIRE_ADD)
 		return;
 	for (unsigned int i = 0; i < ARENAS_MAX; i++)
@@ -246,9 +251,54 @@ static unsigned int nr_pending(const struct session *s)
 static void stop_waiting(struct session *s)
 {
 	stat_add(STAT_DEADLINE, 1);
+	s->scan_seq = 0;
 	for (unsigned int i = 0; i < ARENAS_MAX; i++)
 		if (s->sent[i].index == INDEX_PENDING)
 			s->sent[i].index = INDEX_NONE; /* until the answer is read */
+}
+
+static int duplicate(const struct arena *a)
+{
+	if (a->state != ARENA_SHARED || a->prepared || !arena_fd_valid(a))
+		return -EBADF;
+	return (int)sys_call(SYS_fcntl, a->fd, F_DUPFD_CLOEXEC, a->fd, 0, 0, 0);
+}
+
+/* Populating takes its time, and other threads allocate meanwhile: no lock. */
+static void prepare_slot(unsigned int slot)
+{
+	struct arena copy;
+	int fd;
+	int ret;
+
+	blocks_lock();
+	copy = arenas[slot];
+	fd = duplicate(&copy);
+	blocks_unlock();
+	if (fd < 0)
+		return;
+	preparing = true;
+	ret = arena_prepare_copy(&copy, fd);
+	preparing = false;
+	sys_close(fd);
+	blocks_lock();
+	if (!ret && arenas[slot].state == ARENA_SHARED && arenas[slot].ino == copy.ino)
+		arenas[slot].prepared = true;
+	blocks_unlock();
+}
+
+/* At memory that the program itself shares. */
+static void ask_to_look(struct session *s)
+{
+	struct wire_request req;
+
+	wire_request_init(&req, WIRE_SCAN, ++s->seq);
+	s->scan_seq = s->seq;
+	s->scanned = shared_generation();
+	if (wire_send(s->fd, &req, sizeof(req), -1))
+		lose(s);
+	else
+		stat_add(STAT_SCANS, 1);
 }
 
 /*
@@ -260,13 +310,17 @@ static void hand_over_all(struct session *s)
 	struct wire_reply reply;
 	long long deadline;
 
+	for (unsigned int i = 0; i < arena_slots; i++)
+		prepare_slot(i);
 	blocks_lock();
 	for (unsigned int i = 0; i < arena_slots && s->live; i++)
 		hand_over(s, &arenas[i]);
 	blocks_unlock();
+	if (shared_generation() != s->scanned && s->live && !s->legacy)
+		ask_to_look(s);
 	/* Populating took its time; the server has its own. */
 	deadline = sys_now_ms() + (long long)config.connect_ms;
-	while (s->live && nr_pending(s)) {
+	while (s->live && (nr_pending(s) || s->scan_seq)) {
 		int ret = read_reply(s->fd, deadline, &reply);
 
 		if (ret == -ETIMEDOUT)
@@ -417,6 +471,7 @@ static void establish(struct session *s, int proof)
 	if (!s->legacy && greet(s, proof, deadline))
 		return;
 	s->live = true;
+	s->scan_seq = s->scanned = 0;
 	memset(s->sent, 0, sizeof(s->sent));
 	atomic_fetch_add(&nr_live, 1);
 	stat_add(STAT_ARMED, 1);
@@ -486,6 +541,20 @@ static bool become_busy(void)
 		sys_sleep_us(200);
 	}
 	return true;
+}
+
+void session_offer_memory(void)
+{
+	int saved = errno;
+
+	if (!session_armed() || shim.owner != sys_getpid())
+		return;
+	missed = true;
+	if (become_busy()) {
+		atomic_flag_clear(&busy);
+		send_missed();
+	}
+	errno = saved;
 }
 
 void session_arm(unsigned int device, int proof)

@@ -35,6 +35,13 @@ void session_arm(unsigned int device, int proof);
  */
 struct arena *session_new_arena(size_t bytes);
 
+/*
+ * Hand over what has come about without being sent, arenas and what the
+ * program itself shares (shared.h), and wait for the answers as an open does.
+ * blocks.c's lock is not held.  Preserves errno.
+ */
+void session_offer_memory(void);
+
 /* In a forked child: the sessions are the parent's. */
 void session_forget(void);
 

@@ -18,6 +18,9 @@ static const struct {
 } lines[] = {
 	{ STAT_CAPTURED, "allocations captured for direct I/O" },
 	{ STAT_CAPTURED_BYTES, "bytes in them" },
+	{ STAT_MAPPINGS, "private mappings captured" },
+	{ STAT_MAPPED_BYTES, "bytes in them" },
+	{ STAT_MAPPINGS_LOST, "pieces of them made private again (mremap, madvise)" },
 	{ STAT_PROFILE_OFF, "large allocations not captured: malloc is off for this program "
 			    "(UBLKZC_CAPTURE=malloc turns it on)" },
 	{ STAT_TOO_BIG, "allocations not captured: over 4 GiB" },
@@ -39,6 +42,7 @@ static const struct {
 	{ STAT_DEADLINE, "servers that did not answer in time (UBLKZC_CONNECT_MS)" },
 	{ STAT_REFUSED, "servers that refused us" },
 	{ STAT_SESSION_LOST, "sessions lost" },
+	{ STAT_SCANS, "times a server was told to look at the program's own shared memory" },
 	{ STAT_FORK_COPIES, "forks repaired by copying to the child" },
 	{ STAT_FORK_PRIVATE, "forks repaired by making arenas private" },
 };
@@ -60,7 +64,7 @@ static const char *advice(void)
 		return "nothing was opened with O_DIRECT: switch the program's direct I/O on";
 	if (stat_get(STAT_DIRECT_OPENS) == stat_get(STAT_NOT_UBLK))
 		return "no direct I/O went to a ublk disk";
-	if (!stat_get(STAT_CAPTURED))
+	if (!stat_get(STAT_CAPTURED) && !stat_get(STAT_MAPPINGS))
 		return "no allocation looked like a direct-I/O buffer: try UBLKZC_CAPTURE=malloc";
 	if (!stat_get(STAT_ARENAS_SENT))
 		return "no server has our memory: see the lines above";

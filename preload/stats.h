@@ -13,6 +13,9 @@
 enum stat_id {
 	STAT_CAPTURED, /* allocations */
 	STAT_CAPTURED_BYTES,
+	STAT_MAPPINGS, /* private mappings captured */
+	STAT_MAPPED_BYTES,
+	STAT_MAPPINGS_LOST,	/* pieces that the program's calls made private again */
 	STAT_NO_ARENA,		/* memfd or address space refused, or the limit reached */
 	STAT_TOO_BIG,		/* for one registered buffer */
 	STAT_ODD_ALIGNMENT,	/* more than 2 MiB */
@@ -32,6 +35,7 @@ enum stat_id {
 	STAT_REFUSED,	     /* HELLO refused */
 	STAT_LEGACY,	     /* sessions by the older protocol */
 	STAT_SESSION_LOST,
+	STAT_SCANS, /* of the program's own shared memory, asked for */
 	STAT_FORK_COPIES,
 	STAT_FORK_PRIVATE,
 	STAT_NR

@@ -344,6 +344,9 @@ static void handle_request(struct listener *l, struct client *c, const struct wi
 	case WIRE_REMOVE:
 		handle_remove(l, c, req);
 		break;
+	case WIRE_SCAN:
+		refuse(l, c, req, -EOPNOTSUPP, WIRE_NO_FEATURE);
+		break;
 	case WIRE_PING:
 		wire_reply_init(&reply, req->type, req->seq);
 		send_reply(l, c, &reply);

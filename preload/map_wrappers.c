@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * map_wrappers.c - the mapping functions the program calls.
+ *
+ * Each asks whether captured memory is concerned (mappings.h), or memory that
+ * the program shares (shared.h).  If not, the next function does it, with the
+ * arguments as they came.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "extents.h"
+#include "mappings.h"
+#include "next.h"
+#include "session.h"
+#include "shared.h"
+#include "sys.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* What libc's functions return and do to errno. */
+static int result(long ret)
+{
+	if (ret >= 0)
+		return (int)ret;
+	errno = (int)-ret;
+	return -1;
+}
+
+static void *address(long ret)
+{
+	if (!sys_is_error(ret))
+		return (void *)ret;
+	errno = (int)-ret;
+	return MAP_FAILED;
+}
+
+static bool shares(int flags)
+{
+	int type = flags & MAP_TYPE;
+
+	return type == MAP_SHARED || type == MAP_SHARED_VALIDATE;
+}
+
+static void *real_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	void *p;
+
+	if ((flags & MAP_FIXED) && extents_touch(addr, len))
+		p = address(mapping_replace(addr, len, prot, flags, fd, offset));
+	else if (next_ready() && next.mmap)
+		p = next.mmap(addr, len, prot, flags, fd, offset);
+	else
+		p = address(sys_mmap(addr, len, prot, flags, fd, offset));
+	if (p != MAP_FAILED && shares(flags) && len >= SHARED_MIN) {
+		shared_note(p, len);
+		session_offer_memory();
+	}
+	return p;
+}
+
+EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	int saved = errno;
+	void *p = NULL;
+
+	if (mapping_wanted(len, prot, flags))
+		p = mapping_new(addr, len, prot, flags);
+	errno = saved;
+	return p ? p : real_mmap(addr, len, prot, flags, fd, offset);
+}
+
+EXPORT void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	return mmap(addr, len, prot, flags, fd, offset);
+}
+
+EXPORT int munmap(void *addr, size_t len)
+{
+	int ret;
+
+	if (extents_touch(addr, len))
+		ret = result(mapping_unmap(addr, len));
+	else if (next_ready() && next.munmap)
+		ret = next.munmap(addr, len);
+	else
+		ret = result(sys_munmap(addr, len));
+	if (!ret)
+		shared_gone(addr, len);
+	return ret;
+}
+
+EXPORT int mprotect(void *addr, size_t len, int prot)
+{
+	if (extents_touch(addr, len))
+		return result(mapping_protect(addr, len, prot, -1));
+	if (next_ready() && next.mprotect)
+		return next.mprotect(addr, len, prot);
+	return result(sys_call(SYS_mprotect, (long)addr, (long)len, prot, 0, 0, 0));
+}
+
+EXPORT int pkey_mprotect(void *addr, size_t len, int prot, int pkey)
+{
+	if (extents_touch(addr, len))
+		return result(mapping_protect(addr, len, prot, pkey));
+	if (next_ready() && next.pkey_mprotect)
+		return next.pkey_mprotect(addr, len, prot, pkey);
+	return result(sys_call(SYS_pkey_mprotect, (long)addr, (long)len, prot, pkey, 0, 0));
+}
+
+EXPORT int madvise(void *addr, size_t len, int advice)
+{
+	if (extents_touch(addr, len))
+		return result(mapping_advise(addr, len, advice));
+	if (next_ready() && next.madvise)
+		return next.madvise(addr, len, advice);
+	return result(sys_madvise(addr, len, advice));
+}
+
+EXPORT void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
+{
+	void *to = NULL;
+	va_list args;
+
+	if (flags & MREMAP_FIXED) {
+		va_start(args, flags);
+		to = va_arg(args, void *);
+		va_end(args);
+	}
+	if (extents_touch(old, old_len ? old_len : 1) ||
+	    ((flags & MREMAP_FIXED) && extents_touch(to, len)))
+		return address(mapping_move(old, old_len, len, flags, to));
+	if (next_ready() && next.mremap)
+		return next.mremap(old, old_len, len, flags, to);
+	return address(
+		sys_call(SYS_mremap, (long)old, (long)old_len, (long)len, flags, (long)to, 0));
+}
+
+/* ---- locking ---- */
+
+EXPORT int mlock(const void *addr, size_t len)
+{
+	if (extents_touch(addr, len))
+		return result(mapping_lock(SYS_mlock, addr, len, 0, true));
+	if (next_ready() && next.mlock)
+		return next.mlock(addr, len);
+	return result(sys_call(SYS_mlock, (long)addr, (long)len, 0, 0, 0, 0));
+}
+
+EXPORT int mlock2(const void *addr, size_t len, unsigned int flags)
+{
+	if (extents_touch(addr, len))
+		return result(mapping_lock(SYS_mlock2, addr, len, flags, true));
+	if (next_ready() && next.mlock2)
+		return next.mlock2(addr, len, flags);
+	return result(sys_call(SYS_mlock2, (long)addr, (long)len, flags, 0, 0, 0));
+}
+
+EXPORT int munlock(const void *addr, size_t len)
+{
+	if (extents_touch(addr, len))
+		return result(mapping_lock(SYS_munlock, addr, len, 0, false));
+	if (next_ready() && next.munlock)
+		return next.munlock(addr, len);
+	return result(sys_call(SYS_munlock, (long)addr, (long)len, 0, 0, 0, 0));
+}
+
+EXPORT int mlockall(int flags)
+{
+	int ret = next_ready() && next.mlockall
+			  ? next.mlockall(flags)
+			  : result(sys_call(SYS_mlockall, flags, 0, 0, 0, 0, 0));
+
+	if (!ret && (flags & MCL_CURRENT))
+		mapping_all_locked(true);
+	return ret;
+}
+
+EXPORT int munlockall(void)
+{
+	int ret = next_ready() && next.munlockall
+			  ? next.munlockall()
+			  : result(sys_call(SYS_munlockall, 0, 0, 0, 0, 0, 0));
+
+	if (!ret)
+		mapping_all_locked(false);
+	return ret;
+}
+
+/* ---- SysV ---- */
+
+EXPORT void *shmat(int id, const void *addr, int flags)
+{
+	void *p = next_ready() && next.shmat
+			  ? next.shmat(id, addr, flags)
+			  : address(sys_call(SYS_shmat, id, (long)addr, flags, 0, 0, 0));
+
+	if (p != MAP_FAILED) {
+		shared_note(p, 0);
+		session_offer_memory();
+	}
+	return p;
+}
+
+EXPORT int shmdt(const void *addr)
+{
+	int ret = next_ready() && next.shmdt
+			  ? next.shmdt(addr)
+			  : result(sys_call(SYS_shmdt, (long)addr, 0, 0, 0, 0, 0));
+
+	if (!ret)
+		shared_gone(addr, 1);
+	return ret;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mappings.h - the mmap family on captured memory.
+ *
+ * Captured memory is a shared mapping of a memfd, but the program believes it
+ * private and anonymous.  Each function here does to it what the kernel does
+ * to private anonymous memory, or refuses with an error that the kernel could
+ * have given too; and keeps extents.h up to date.  A server may hold the pages:
+ * no hole is ever punched, content is overwritten or the mapping replaced.
+ *
+ * Results: 0 or more, or a negative errno.  Memory that is not captured
+ * (extents_touch() false) must not come here.
+ */
+#ifndef UBLKZC_PRELOAD_MAPPINGS_H
+#define UBLKZC_PRELOAD_MAPPINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "arena.h"
+
+/* Is this the kind of mmap that direct-I/O buffers come from? */
+bool mapping_wanted(size_t len, int prot, int flags);
+
+/* A captured mapping for what mapping_wanted(): its address, or NULL. */
+void *mapping_new(void *addr, size_t len, int prot, int flags);
+
+/* The system calls, on ranges of which some part is captured. */
+long mapping_replace(void *addr, size_t len, int prot, int flags, int fd, long offset);
+int mapping_unmap(void *addr, size_t len);
+int mapping_protect(void *addr, size_t len, int prot, int pkey); /* @pkey -1: none */
+int mapping_advise(void *addr, size_t len, int advice);
+int mapping_lock(long syscall_nr, const void *addr, size_t len, unsigned int flags, bool locked);
+long mapping_move(void *old, size_t old_len, size_t len, int flags, void *to);
+
+/* After mlockall(MCL_CURRENT) and munlockall(). */
+void mapping_all_locked(bool locked);
+
+#endif
