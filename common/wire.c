@@ -58,6 +58,9 @@ static int nr_fds_of(uint16_t type)
 	case WIRE_REMOVE:
 	case WIRE_PING:
 	case WIRE_SCAN:
+	case WIRE_ATTACH:
+	case WIRE_DETACH:
+	case WIRE_ATTACHED:
 		return 0;
 	default:
 		return -1;
@@ -69,9 +72,10 @@ static int unused_fields_zero(const struct wire_request *req)
 {
 	if (req->type != WIRE_ADD && (req->flags || req->offset || req->length))
 		return 0;
-	if (req->type != WIRE_REMOVE && req->index)
+	if (req->type != WIRE_REMOVE && req->type != WIRE_ATTACHED && req->index)
 		return 0;
-	if (req->type != WIRE_HELLO && req->pid)
+	if (req->type != WIRE_HELLO && req->type != WIRE_ATTACH && req->type != WIRE_DETACH &&
+	    req->pid)
 		return 0;
 	return all_zero(req->reserved, sizeof(req->reserved));
 }
@@ -214,6 +218,9 @@ static const char *const reason_text[WIRE_REASONS] = {
 	[WIRE_NO_SUCH_BUFFER] = "no such buffer of this client",
 	[WIRE_NO_MEMORY] = "the server is out of memory or address space",
 	[WIRE_STOPPING] = "the device is being removed",
+	[WIRE_NOT_ALLOWED] = "only root and the server's user may",
+	[WIRE_NO_PROCESS] = "there is no such process",
+	[WIRE_NOT_ATTACHED] = "that process is not attached",
 };
 
 const char *wire_reason_text(unsigned int reason)

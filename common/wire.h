@@ -61,6 +61,16 @@ enum wire_type {
 	 * max_bytes their bytes.
 	 */
 	WIRE_SCAN = 5,
+	/*
+	 * For root and the server's own user only, without HELLO and without a
+	 * descriptor.  ATTACH: do as for SCAN with process pid and what it
+	 * forks, again and again until all have ended.  The reply is that of
+	 * SCAN, with processes and refused.  DETACH ends it.  ATTACHED asks for
+	 * the attachment number index (0 ...): -ENOENT after the last.
+	 */
+	WIRE_ATTACH = 6,
+	WIRE_DETACH = 7,
+	WIRE_ATTACHED = 8,
 };
 
 /* Flags of WIRE_ADD. */
@@ -84,6 +94,9 @@ enum wire_reason {
 	WIRE_NO_SUCH_BUFFER, /* REMOVE of an index this client did not add */
 	WIRE_NO_MEMORY,	     /* the server could not map or allocate */
 	WIRE_STOPPING,	     /* the device is being removed */
+	WIRE_NOT_ALLOWED,    /* for root and the server's user only */
+	WIRE_NO_PROCESS,     /* there is none with that number */
+	WIRE_NOT_ATTACHED,   /* DETACH of a process that is not attached */
 	WIRE_REASONS	     /* count, not a reason */
 };
 
@@ -96,8 +109,8 @@ struct wire_request {
 	uint32_t flags;	 /* WIRE_ADD_* */
 	uint64_t offset; /* ADD: bytes into the memfd */
 	uint64_t length; /* ADD: bytes */
-	uint32_t index;	 /* REMOVE */
-	uint32_t pid;	 /* HELLO: informative; the server trusts SO_PEERCRED */
+	uint32_t index;	 /* REMOVE, ATTACHED */
+	uint32_t pid;	 /* ATTACH, DETACH; HELLO: informative */
 	uint8_t reserved[24];
 };
 static_assert(sizeof(struct wire_request) == 64, "wire format");
@@ -116,7 +129,10 @@ struct wire_reply {
 	uint32_t device;      /* HELLO: N of /dev/ublkbN */
 	uint32_t max_buffers; /* HELLO: buffers this client may hold */
 	uint64_t max_bytes;   /* HELLO: bytes it may register; SCAN: has */
-	uint8_t reserved[24];
+	uint32_t pid;	      /* ATTACHED */
+	uint32_t processes;   /* ATTACH, ATTACHED: followed now */
+	uint32_t refused;     /* SCAN, ATTACH: mappings or parts not registered */
+	uint8_t reserved[12];
 };
 static_assert(sizeof(struct wire_reply) == 64, "wire format");
 static_assert(offsetof(struct wire_reply, max_bytes) == 32, "wire format");

@@ -22,6 +22,8 @@ struct use {
 	void *client;
 	uint32_t seq;
 	bool answered;
+	buffers_answer_fn *answer; /* NULL: that of struct buffers */
+	void *answer_arg;
 };
 
 struct buffer {
@@ -66,8 +68,9 @@ static void answer_uses(struct buffers *b, struct buffer *buf, int status, enum 
 		if (use->answered)
 			continue;
 		use->answered = true;
-		b->answer(b->answer_arg, use->client, use->seq, status, reason, buf->index,
-			  buf->view.len);
+		(use->answer ? use->answer : b->answer)(
+			use->answer ? use->answer_arg : b->answer_arg, use->client, use->seq,
+			status, reason, buf->index, buf->view.len);
 	}
 }
 
@@ -83,9 +86,11 @@ static void start_unregister(struct buffers *b, struct buffer *buf)
 
 	buf->state = UNREGISTERING;
 	ret = b->backend.unreg(b->backend.arg, buf->index, buf);
-	if (ret)
+	if (ret) {
 		/* It stays registered and mapped, which is safe; and is said. */
 		log_error(ret, "unregister buffer %u", buf->index);
+		buf->state = LIVE;
+	}
 }
 
 static int start_register(struct buffers *b, struct buffer *buf)
@@ -124,8 +129,11 @@ static void unregistered(struct buffers *b, struct buffer *buf, int res)
 		return;
 	}
 	if (res && res != -ENOENT && res != -ENODEV) {
-		/* Still in the driver, so it must stay published and mapped. */
+		/* Still in the driver, so it stays published and mapped, and
+		 * serves whoever wants it again. */
 		log_error(res, "unregister buffer %u", buf->index);
+		buf->state = LIVE;
+		answer_uses(b, buf, 0, WIRE_OK);
 		return;
 	}
 	registry_withdraw(b->registry, buf->index);
@@ -198,7 +206,13 @@ static int add_use(struct buffer *buf, const struct buffer_request *req)
 
 	if (!use)
 		return -ENOMEM;
-	*use = (struct use){ .next = buf->uses, .client = req->client, .seq = req->seq };
+	*use = (struct use){
+		.next = buf->uses,
+		.client = req->client,
+		.seq = req->seq,
+		.answer = req->answer,
+		.answer_arg = req->answer_arg,
+	};
 	buf->uses = use;
 	return 0;
 }
@@ -260,26 +274,83 @@ int buffers_remove(struct buffers *b, void *client, unsigned int index)
 	return -ENOENT;
 }
 
-void buffers_forget_client(struct buffers *b, void *client)
+bool buffers_next(const struct buffers *b, const struct buffer_request *req,
+		  struct buffer_range *ret)
 {
+	const struct buffer *first = NULL;
+
+	for (const struct buffer *buf = b->first; buf; buf = buf->next) {
+		if (buf->dev != req->dev || buf->ino != req->ino ||
+		    buf->offset >= req->offset + req->len ||
+		    buf->offset + buf->view.len <= req->offset)
+			continue;
+		if (!first || buf->offset < first->offset)
+			first = buf;
+	}
+	if (!first)
+		return false;
+	*ret = (struct buffer_range){ first->offset, first->view.len, first->view.read_only };
+	return true;
+}
+
+int buffers_keep(struct buffers *b, const struct buffer_request *req)
+{
+	struct stat st = { .st_dev = req->dev, .st_ino = req->ino };
+	struct buffer *buf = find(b, &st, req);
+
+	for (struct use *use = buf ? buf->uses : NULL; use; use = use->next) {
+		if (use->client != req->client)
+			continue;
+		if (use->seq == req->seq)
+			return -EALREADY;
+		use->seq = req->seq;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+/* End the uses of @buf by @client, but for those with @seq (NULL: all). */
+static unsigned int end_uses(struct buffers *b, struct buffer *buf, void *client,
+			     const uint32_t *seq)
+{
+	struct use **link = &buf->uses;
+	unsigned int unanswered = 0;
+
+	while (*link) {
+		struct use *use = *link;
+
+		if (use->client != client || (seq && use->seq == *seq)) {
+			link = &use->next;
+			continue;
+		}
+		*link = use->next;
+		unanswered += !use->answered;
+		free(use);
+	}
+	uses_ended(b, buf);
+	return unanswered;
+}
+
+static unsigned int end_all_uses(struct buffers *b, void *client, const uint32_t *seq)
+{
+	unsigned int unanswered = 0;
 	struct buffer *next;
 
 	for (struct buffer *buf = b->first; buf; buf = next) {
-		struct use **link = &buf->uses;
-
 		next = buf->next;
-		while (*link) {
-			struct use *use = *link;
-
-			if (use->client != client) {
-				link = &use->next;
-				continue;
-			}
-			*link = use->next;
-			free(use);
-		}
-		uses_ended(b, buf);
+		unanswered += end_uses(b, buf, client, seq);
 	}
+	return unanswered;
+}
+
+unsigned int buffers_sweep(struct buffers *b, void *client, uint32_t seq)
+{
+	return end_all_uses(b, client, &seq);
+}
+
+void buffers_forget_client(struct buffers *b, void *client)
+{
+	end_all_uses(b, client, NULL);
 }
 
 void buffers_close(struct buffers *b)

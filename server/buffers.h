@@ -21,6 +21,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/uapi.h"
 #include "common/wire.h"
@@ -59,6 +60,15 @@ struct buffer_request {
 	bool read_only;
 	void *client; /* identity only; NULL: the server itself */
 	uint32_t seq;
+	buffers_answer_fn *answer; /* NULL: that of struct buffers */
+	void *answer_arg;
+	dev_t dev; /* of the file, for buffers_next() and buffers_keep() */
+	ino_t ino;
+};
+
+struct buffer_range {
+	uint64_t offset, len; /* bytes */
+	bool read_only;
 };
 
 /*
@@ -66,6 +76,22 @@ struct buffer_request {
  * negative errno with the reason, and then none comes.
  */
 int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_reason *ret_reason);
+
+/*
+ * The first buffer of the same file that meets @req's range, whatever its
+ * access.  False: there is none.
+ */
+bool buffers_next(const struct buffers *b, const struct buffer_request *req,
+		  struct buffer_range *ret);
+
+/*
+ * Does @req's client use exactly this buffer?  Then the use gets @req's seq:
+ * 0, or -EALREADY when it had it.  -ENOENT: no.
+ */
+int buffers_keep(struct buffers *b, const struct buffer_request *req);
+
+/* End the uses by @client with another seq; how many of them had no answer. */
+unsigned int buffers_sweep(struct buffers *b, void *client, uint32_t seq);
 
 /* End one use of @index by @client.  -ENOENT when it has none. */
 int buffers_remove(struct buffers *b, void *client, unsigned int index);

@@ -24,22 +24,14 @@
 
 #include "common/blkdev.h"
 #include "common/log.h"
+#include "listener_internal.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5, include/uapi/asm-generic/socket.h */
+#endif
 
 #define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define EVENTS_MAX 64
-
-struct client {
-	struct client *next;
-	int fd; /* the connection, or a pidfd once a legacy request is done */
-	bool legacy;
-	bool greeted;	   /* HELLO accepted */
-	bool closing;	   /* to be freed when the current round is over */
-	bool legacy_lease; /* fd is a pidfd */
-	time_t deadline;   /* for HELLO, CLOCK_MONOTONIC seconds */
-	pid_t pid;	   /* SO_PEERCRED, for logs and the legacy lease */
-	unsigned int nr_buffers;
-	uint64_t bytes;
-};
 
 static time_t now_seconds(void)
 {
@@ -49,7 +41,7 @@ static time_t now_seconds(void)
 	return ts.tv_sec;
 }
 
-static int watch(struct listener *l, int fd, void *what)
+int listener_watch(struct listener *l, int fd, void *what)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.ptr = what };
 
@@ -82,6 +74,12 @@ int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
 {
 	int ret = 0;
 
+	l->attachments = (struct attachments){
+		.buffers = l->buffers,
+		.max_bytes = l->limits.max_client_bytes,
+		.attached = listener_attached,
+		.arg = l,
+	};
 	l->socket = l->legacy = -1;
 	l->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epoll < 0)
@@ -89,21 +87,16 @@ int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
 	l->socket = open_socket(l, dir, SOCK_SEQPACKET, 0666);
 	if (l->socket < 0)
 		return l->socket;
-	ret = watch(l, l->socket, &l->socket);
+	ret = listener_watch(l, l->socket, &l->socket);
 	if (ret || !legacy_dir)
 		return ret;
 	l->legacy = open_socket(l, legacy_dir, SOCK_STREAM, 0600);
 	if (l->legacy < 0)
 		return l->legacy;
-	return watch(l, l->legacy, &l->legacy);
+	return listener_watch(l, l->legacy, &l->legacy);
 }
 
 /* ---- clients ---- */
-
-static void hang_up(struct client *c)
-{
-	c->closing = true;
-}
 
 static void free_client(struct listener *l, struct client *c)
 {
@@ -114,7 +107,11 @@ static void free_client(struct listener *l, struct client *c)
 	*link = c->next;
 	l->nr_clients--;
 	buffers_forget_client(l->buffers, c);
+	scan_forget(&c->scan);
+	attach_forget_asker(&l->attachments, c);
 	close(c->fd);
+	if (c->pidfd >= 0)
+		close(c->pidfd);
 	free(c);
 }
 
@@ -145,6 +142,20 @@ static void make_room(struct listener *l)
 			hang_up(c);
 }
 
+/*
+ * The process that connected, not whoever has its number later.  Before
+ * Linux 6.5 it has to be found by number, hardly after it connected.
+ */
+static int peer_pidfd(int fd, pid_t pid)
+{
+	int pidfd = -1;
+	socklen_t len = sizeof(pidfd);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0)
+		return pidfd;
+	return errno == ENOPROTOOPT ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+}
+
 static void accept_one(struct listener *l, int from)
 {
 	struct ucred cred = { 0 };
@@ -157,7 +168,8 @@ static void accept_one(struct listener *l, int from)
 		return;
 	}
 	c = l->nr_clients < l->limits.max_clients ? calloc(1, sizeof(*c)) : NULL;
-	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || watch(l, fd, c) < 0) {
+	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
+	    listener_watch(l, fd, c) < 0) {
 		l->refused++;
 		free(c);
 		close(fd);
@@ -166,6 +178,10 @@ static void accept_one(struct listener *l, int from)
 	c->fd = fd;
 	c->legacy = from == l->legacy;
 	c->pid = cred.pid;
+	c->uid = cred.uid;
+	c->pidfd = peer_pidfd(fd, cred.pid);
+	c->scan.buffers = l->buffers;
+	c->scan.max_bytes = l->limits.max_client_bytes;
 	c->deadline = now_seconds() + l->limits.hello_timeout;
 	c->next = l->first;
 	l->first = c;
@@ -175,24 +191,25 @@ static void accept_one(struct listener *l, int from)
 		hang_up(c);
 }
 
-static void send_reply(struct listener *l, struct client *c, const struct wire_reply *reply)
+void listener_reply(struct listener *l, struct client *c, const struct wire_reply *reply)
 {
-	if (reply->status)
+	/* The end of a list is no refusal. */
+	if (reply->status && reply->type != WIRE_ATTACHED)
 		l->refused++;
 	/* A client that does not read its answers is not waited for. */
 	if (wire_send(c->fd, reply, sizeof(*reply), -1) < 0)
 		hang_up(c);
 }
 
-static void refuse(struct listener *l, struct client *c, const struct wire_request *req, int err,
-		   enum wire_reason reason)
+void listener_refuse(struct listener *l, struct client *c, const struct wire_request *req, int err,
+		     enum wire_reason reason)
 {
 	struct wire_reply reply;
 
 	wire_reply_init(&reply, req->type, req->seq);
 	reply.status = err;
 	reply.reason = (uint16_t)reason;
-	send_reply(l, c, &reply);
+	listener_reply(l, c, &reply);
 	log_line(LOG_INFO, "process %d refused: %s", (int)c->pid, wire_reason_text(reason));
 }
 
@@ -247,8 +264,8 @@ static int judge_budget(struct listener *l, const struct client *c, uint64_t len
 	return 0;
 }
 
-static int add_memory(struct listener *l, struct client *c, const struct buffer_request *req,
-		      enum wire_reason *ret_reason)
+int listener_add_memory(struct listener *l, struct client *c, const struct buffer_request *req,
+			enum wire_reason *ret_reason)
 {
 	int ret = judge_memory(req->fd, req->offset, req->len, ret_reason);
 
@@ -275,7 +292,7 @@ static void handle_hello(struct listener *l, struct client *c, const struct wire
 
 	ret = l->judge_proof(l->device, fd, &reason);
 	if (ret) {
-		refuse(l, c, req, ret, reason);
+		listener_refuse(l, c, req, ret, reason);
 		hang_up(c);
 		return;
 	}
@@ -284,7 +301,7 @@ static void handle_hello(struct listener *l, struct client *c, const struct wire
 	reply.device = l->device;
 	reply.max_buffers = l->limits.max_buffers;
 	reply.max_bytes = l->limits.max_client_bytes;
-	send_reply(l, c, &reply);
+	listener_reply(l, c, &reply);
 }
 
 static void handle_add(struct listener *l, struct client *c, const struct wire_request *req, int fd)
@@ -298,10 +315,10 @@ static void handle_add(struct listener *l, struct client *c, const struct wire_r
 		.seq = req->seq,
 	};
 	enum wire_reason reason;
-	int ret = add_memory(l, c, &add, &reason);
+	int ret = listener_add_memory(l, c, &add, &reason);
 
 	if (ret)
-		refuse(l, c, req, ret, reason);
+		listener_refuse(l, c, req, ret, reason);
 }
 
 static void handle_remove(struct listener *l, struct client *c, const struct wire_request *req)
@@ -312,7 +329,7 @@ static void handle_remove(struct listener *l, struct client *c, const struct wir
 	int ret = buffers_remove(l->buffers, c, req->index);
 
 	if (ret) {
-		refuse(l, c, req, ret, WIRE_NO_SUCH_BUFFER);
+		listener_refuse(l, c, req, ret, WIRE_NO_SUCH_BUFFER);
 		return;
 	}
 	if (known) {
@@ -321,7 +338,7 @@ static void handle_remove(struct listener *l, struct client *c, const struct wir
 	}
 	wire_reply_init(&reply, req->type, req->seq);
 	reply.index = req->index;
-	send_reply(l, c, &reply);
+	listener_reply(l, c, &reply);
 }
 
 static void handle_request(struct listener *l, struct client *c, const struct wire_request *req,
@@ -329,8 +346,10 @@ static void handle_request(struct listener *l, struct client *c, const struct wi
 {
 	struct wire_reply reply;
 
+	if (admin_requested(l, c, req))
+		return;
 	if ((req->type == WIRE_HELLO) == c->greeted) {
-		refuse(l, c, req, -EPROTO, WIRE_HELLO_FIRST);
+		listener_refuse(l, c, req, -EPROTO, WIRE_HELLO_FIRST);
 		hang_up(c);
 		return;
 	}
@@ -345,16 +364,16 @@ static void handle_request(struct listener *l, struct client *c, const struct wi
 		handle_remove(l, c, req);
 		break;
 	case WIRE_SCAN:
-		refuse(l, c, req, -EOPNOTSUPP, WIRE_NO_FEATURE);
+		scan_requested(l, c, req);
 		break;
 	case WIRE_PING:
 		wire_reply_init(&reply, req->type, req->seq);
-		send_reply(l, c, &reply);
+		listener_reply(l, c, &reply);
 		break;
 	}
 }
 
-static void close_fds(const int *fds, unsigned int nr)
+void listener_close_fds(const int *fds, unsigned int nr)
 {
 	for (unsigned int i = 0; i < nr && i < WIRE_FDS_MAX; i++)
 		close(fds[i]);
@@ -376,71 +395,12 @@ static void serve_client(struct listener *l, struct client *c)
 		return;
 	}
 	if (wire_request_decode(buf, (size_t)len, nr_fds, &req, &reason)) {
-		refuse(l, c, &req, -EPROTO, reason);
+		listener_refuse(l, c, &req, -EPROTO, reason);
 		hang_up(c);
 	} else {
 		handle_request(l, c, &req, nr_fds ? fds[0] : -1);
 	}
-	close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
-}
-
-/* ---- the older protocol ---- */
-
-static void legacy_reply(struct client *c, int32_t index)
-{
-	if (send(c->fd, &index, sizeof(index), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(index))
-		hang_up(c);
-}
-
-static void serve_legacy(struct listener *l, struct client *c)
-{
-	struct buffer_request add = { .client = c };
-	enum wire_reason reason;
-	int fds[WIRE_FDS_MAX];
-	unsigned int nr_fds;
-	struct stat st;
-	char byte;
-	long len = wire_recv(c->fd, &byte, 1, fds, &nr_fds);
-	int ret = -EPROTO;
-
-	if (len == -EAGAIN || len == -EINTR)
-		return;
-	if (len <= 0 || c->greeted) {
-		hang_up(c);
-		close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
-		return;
-	}
-	c->greeted = true;
-	if (nr_fds == 1 && fstat(fds[0], &st) == 0) {
-		add.fd = fds[0];
-		add.len = (uint64_t)st.st_size;
-		ret = add_memory(l, c, &add, &reason);
-	}
-	if (ret) {
-		l->refused++;
-		legacy_reply(c, ret);
-		hang_up(c);
-	}
-	close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
-}
-
-/*
- * Such clients close the connection once they have their index, so the lease
- * goes over to the process itself.
- */
-static void lease_to_process(struct listener *l, struct client *c)
-{
-	int pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
-
-	if (pidfd < 0) {
-		hang_up(c);
-		return;
-	}
-	close(c->fd); /* leaves the epoll set by itself */
-	c->fd = pidfd;
-	c->legacy_lease = true;
-	if (watch(l, pidfd, c) < 0)
-		hang_up(c);
+	listener_close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
 }
 
 /* ---- all together ---- */
@@ -460,16 +420,14 @@ void listener_answer(void *arg, void *client, uint32_t seq, int status, enum wir
 		c->bytes -= len;
 	}
 	if (c->legacy) {
-		legacy_reply(c, status ? status : (int32_t)index);
-		if (!status && !c->closing)
-			lease_to_process(l, c);
+		legacy_answer(l, c, status, index);
 		return;
 	}
 	wire_reply_init(&reply, WIRE_ADD, seq);
 	reply.status = status;
 	reply.reason = (uint16_t)reason;
 	reply.index = status ? 0 : index;
-	send_reply(l, c, &reply);
+	listener_reply(l, c, &reply);
 }
 
 void listener_run(struct listener *l)
@@ -487,17 +445,19 @@ void listener_run(struct listener *l)
 		else if (c->closing || c->legacy_lease)
 			hang_up(c);
 		else if (c->legacy)
-			serve_legacy(l, c);
+			legacy_serve(l, c);
 		else
 			serve_client(l, c);
 	}
 	sweep(l);
+	attach_tick(&l->attachments, now_seconds());
 }
 
 void listener_close(struct listener *l)
 {
 	while (l->first)
 		free_client(l, l->first);
+	attach_close(&l->attachments);
 	if (l->socket >= 0)
 		close(l->socket);
 	if (l->legacy >= 0)

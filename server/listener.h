@@ -16,6 +16,7 @@
 
 #include <stdint.h>
 
+#include "attach.h"
 #include "buffers.h"
 
 /* Limits; all can be set by options of ublkzc add. */
@@ -41,6 +42,7 @@ struct listener {
 	unsigned int nr_clients;
 	uint64_t refused;
 	struct client *first;
+	struct attachments attachments; /* made by listener_open() */
 	/* Does @fd prove access to the device?  0, or why not. */
 	int (*judge_proof)(unsigned int device, int fd, enum wire_reason *ret_reason);
 };

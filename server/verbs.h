@@ -10,6 +10,8 @@ int verb_serve(int argc, char **argv);	  /* verb_add.c */
 int verb_del(int argc, char **argv);	  /* verb_del.c */
 int verb_list(int argc, char **argv);	  /* verb_list.c */
 int verb_features(int argc, char **argv); /* verb_list.c */
+int verb_attach(int argc, char **argv);	  /* verb_attach.c */
+int verb_detach(int argc, char **argv);	  /* verb_attach.c */
 int verb_stat(int argc, char **argv);	  /* verb_stat.c */
 
 #endif

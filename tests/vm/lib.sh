@@ -53,21 +53,24 @@ stat_json() { "$UBLKZC" stat -n "$ID" --json; }
 # stat_get FILTER: one number of ublkzc stat --json
 stat_get() { stat_json | jq -r "$1"; }
 
-# Bytes that were zero-copy and all bytes, so far.
-zero_copy_bytes() { stat_get '.read.zero_copy.bytes + .write.zero_copy.bytes'; }
+# Bytes that were zero-copy and all bytes, so far; in one look, as I/O may be going on.
+byte_counts() {
+    stat_get '[.read, .write] | "\(map(.zero_copy.bytes) | add) \(map(.zero_copy.bytes + .copied.bytes) | add)"'
+}
 all_bytes() {
-    stat_get '[.read, .write] | map(.zero_copy.bytes + .copied.bytes) | add'
+    local zero all
+    read -r zero all < <(byte_counts)
+    echo "$all"
 }
 
 # measure_share COMMAND...: runs it, sets SHARE (zero-copy per mille of bytes) and BYTES.
 measure_share() {
-    local zero all
-    zero=$(zero_copy_bytes)
-    all=$(all_bytes)
+    local zero all zero_now all_now
+    read -r zero all < <(byte_counts)
     "$@"
-    zero=$(($(zero_copy_bytes) - zero))
-    BYTES=$(($(all_bytes) - all))
-    SHARE=$((BYTES ? zero * 1000 / BYTES : 0))
+    read -r zero_now all_now < <(byte_counts)
+    BYTES=$((all_now - all))
+    SHARE=$((BYTES ? (zero_now - zero) * 1000 / BYTES : 0))
 }
 
 expect_share_at_least() { # PER MILLE, DESCRIPTION

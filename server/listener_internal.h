@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* listener_internal.h - a client, for listener.c and the protocols beside it. */
+#ifndef UBLKZC_SERVER_LISTENER_INTERNAL_H
+#define UBLKZC_SERVER_LISTENER_INTERNAL_H
+
+#include <time.h>
+
+#include "listener.h"
+#include "scan.h"
+
+struct client {
+	struct client *next;
+	int fd; /* the connection, or a pidfd once a legacy request is done */
+	bool legacy;
+	bool greeted;		   /* HELLO accepted */
+	bool closing;		   /* to be freed when the current round is over */
+	bool legacy_lease;	   /* fd is a pidfd */
+	time_t deadline;	   /* for HELLO, CLOCK_MONOTONIC seconds */
+	pid_t pid;		   /* SO_PEERCRED, for logs, scans and the legacy lease */
+	uid_t uid;		   /* SO_PEERCRED */
+	int pidfd;		   /* of pid; -1: no scans */
+	struct listener *listener; /* for answers to SCAN */
+	struct scan scan;	   /* of what it shares itself */
+	uint32_t scan_seq;	   /* of the SCAN to answer */
+	bool scan_asked;
+	unsigned int nr_buffers;
+	uint64_t bytes;
+};
+
+/* To be freed when the current round is over. */
+static inline void hang_up(struct client *c)
+{
+	c->closing = true;
+}
+
+/* Watch @fd for input; @what comes back from epoll. */
+int listener_watch(struct listener *l, int fd, void *what);
+
+/* Judge and register memory that @c has sent; it counts against @c. */
+int listener_add_memory(struct listener *l, struct client *c, const struct buffer_request *req,
+			enum wire_reason *ret_reason);
+
+void listener_reply(struct listener *l, struct client *c, const struct wire_reply *reply);
+void listener_refuse(struct listener *l, struct client *c, const struct wire_request *req, int err,
+		     enum wire_reason reason);
+void listener_close_fds(const int *fds, unsigned int nr);
+
+/* listener_legacy.c: the older one-byte protocol */
+void legacy_serve(struct listener *l, struct client *c);
+void legacy_answer(struct listener *l, struct client *c, int status, unsigned int index);
+
+/* listener_scan.c: memory that processes share themselves */
+void scan_requested(struct listener *l, struct client *c, const struct wire_request *req);
+bool admin_requested(struct listener *l, struct client *c, const struct wire_request *req);
+void listener_attached(void *arg, void *client, uint32_t seq, pid_t pid);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* listener_legacy.c - the older protocol: one byte and a memfd in, an index out. */
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "listener_internal.h"
+
+static void legacy_reply(struct client *c, int32_t index)
+{
+	if (send(c->fd, &index, sizeof(index), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(index))
+		hang_up(c);
+}
+
+void legacy_serve(struct listener *l, struct client *c)
+{
+	struct buffer_request add = { .client = c };
+	enum wire_reason reason;
+	int fds[WIRE_FDS_MAX];
+	unsigned int nr_fds;
+	struct stat st;
+	char byte;
+	long len = wire_recv(c->fd, &byte, 1, fds, &nr_fds);
+	int ret = -EPROTO;
+
+	if (len == -EAGAIN || len == -EINTR)
+		return;
+	if (len <= 0 || c->greeted) {
+		hang_up(c);
+		listener_close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
+		return;
+	}
+	c->greeted = true;
+	if (nr_fds == 1 && fstat(fds[0], &st) == 0) {
+		add.fd = fds[0];
+		add.len = (uint64_t)st.st_size;
+		ret = listener_add_memory(l, c, &add, &reason);
+	}
+	if (ret) {
+		l->refused++;
+		legacy_reply(c, ret);
+		hang_up(c);
+	}
+	listener_close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
+}
+
+/*
+ * Such clients close the connection once they have their index, so the lease
+ * goes over to the process itself.
+ */
+static void lease_to_process(struct listener *l, struct client *c)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
+
+	if (pidfd < 0) {
+		hang_up(c);
+		return;
+	}
+	close(c->fd); /* leaves the epoll set by itself */
+	c->fd = pidfd;
+	c->legacy_lease = true;
+	if (listener_watch(l, pidfd, c) < 0)
+		hang_up(c);
+}
+
+void legacy_answer(struct listener *l, struct client *c, int status, unsigned int index)
+{
+	legacy_reply(c, status ? status : (int32_t)index);
+	if (!status && !c->closing)
+		lease_to_process(l, c);
+}

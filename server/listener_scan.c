@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* listener_scan.c - SCAN, and root's ATTACH, DETACH and ATTACHED. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "listener_internal.h"
+
+/* Seconds that root may stay connected without HELLO: much memory takes long. */
+#define ADMIN_PATIENCE 600
+
+/* A later SCAN that overtook this one is answered with it. */
+static void scanned(struct scan *s, void *arg)
+{
+	struct client *c = s->done_arg;
+	struct wire_reply reply;
+
+	(void)arg;
+	if (!c->scan_asked)
+		return;
+	c->scan_asked = false;
+	wire_reply_init(&reply, WIRE_SCAN, c->scan_seq);
+	reply.index = s->nr;
+	reply.max_bytes = s->bytes;
+	reply.refused = s->refused;
+	reply.reason = (uint16_t)s->why;
+	listener_reply(c->listener, c, &reply);
+}
+
+void scan_requested(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	if (c->pidfd < 0) {
+		listener_refuse(l, c, req, -ESRCH, WIRE_NO_PROCESS);
+		return;
+	}
+	c->listener = l;
+	c->scan.done = scanned;
+	c->scan.done_arg = c;
+	c->scan_seq = req->seq;
+	c->scan_asked = true;
+	scan_begin(&c->scan, true);
+	scan_process(&c->scan, c->pid, c->pidfd);
+	scan_end(&c->scan);
+}
+
+void listener_attached(void *arg, void *client, uint32_t seq, pid_t pid)
+{
+	struct listener *l = arg;
+	struct attach_info info;
+	struct wire_reply reply;
+
+	if (attach_find(&l->attachments, pid, &info))
+		return;
+	wire_reply_init(&reply, WIRE_ATTACH, seq);
+	reply.index = info.buffers;
+	reply.max_bytes = info.bytes;
+	reply.processes = info.processes;
+	reply.refused = info.refused;
+	reply.reason = (uint16_t)info.why;
+	listener_reply(l, client, &reply);
+}
+
+static void attach(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	int ret = req->pid ? attach_add(&l->attachments, (pid_t)req->pid, c, req->seq) : -ESRCH;
+
+	if (ret == -ESRCH || ret == -EINVAL)
+		listener_refuse(l, c, req, -ESRCH, WIRE_NO_PROCESS);
+	else if (ret)
+		listener_refuse(l, c, req, ret, ret == -EUSERS ? WIRE_OVER_BUDGET : WIRE_NO_MEMORY);
+}
+
+static void detach(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	struct wire_reply reply;
+
+	if (attach_remove(&l->attachments, (pid_t)req->pid)) {
+		listener_refuse(l, c, req, -ENOENT, WIRE_NOT_ATTACHED);
+		return;
+	}
+	wire_reply_init(&reply, req->type, req->seq);
+	listener_reply(l, c, &reply);
+}
+
+static void attached(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	struct wire_reply reply;
+	struct attach_info info = { 0 };
+
+	wire_reply_init(&reply, req->type, req->seq);
+	/* The end of the list is an answer, not a refusal. */
+	reply.status = attach_get(&l->attachments, req->index, &info);
+	reply.pid = (uint32_t)info.pid;
+	reply.index = info.buffers;
+	reply.max_bytes = info.bytes;
+	reply.processes = info.processes;
+	reply.refused = info.refused;
+	listener_reply(l, c, &reply);
+}
+
+bool admin_requested(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	if (req->type != WIRE_ATTACH && req->type != WIRE_DETACH && req->type != WIRE_ATTACHED)
+		return false;
+	c->deadline += ADMIN_PATIENCE;
+	if (c->uid != 0 && c->uid != geteuid()) {
+		listener_refuse(l, c, req, -EPERM, WIRE_NOT_ALLOWED);
+		hang_up(c);
+	} else if (req->type == WIRE_ATTACH) {
+		attach(l, c, req);
+	} else if (req->type == WIRE_DETACH) {
+		detach(l, c, req);
+	} else {
+		attached(l, c, req);
+	}
+	return true;
+}
