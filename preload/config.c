@@ -24,7 +24,7 @@ static const struct config defaults = {
 	.legacy_dir = WIRE_LEGACY_DIR,
 };
 
-enum kind { KIND_BOOL, KIND_NUMBER, KIND_WORD, KIND_PATH, KIND_FOREIGN };
+enum kind { KIND_BOOL, KIND_NUMBER, KIND_WORD, KIND_PATH, KIND_TEXT, KIND_FOREIGN };
 
 struct variable {
 	const char *name; /* behind UBLKZC_ */
@@ -51,6 +51,9 @@ static const struct variable variables[] = {
 	{ "CONNECT_MS", KIND_NUMBER, FIELD(connect_ms), 1, 0, 60000, NULL },
 	{ "SOCKET_DIR", KIND_PATH, FIELD(socket_dir), 0, 0, 0, NULL },
 	{ "LEGACY_SOCKET_DIR", KIND_PATH, FIELD(legacy_dir), 0, 0, 0, NULL },
+	{ "STATS_FILE", KIND_PATH, FIELD(stats_file), 0, 0, 0, NULL },
+	{ "PROFILES", KIND_PATH, FIELD(profiles), 0, 0, 0, NULL },
+	{ "PROFILE", KIND_TEXT, FIELD(profile), 0, 0, 0, NULL },
 	/* Of the project's scripts, not of the library: known, so not complained about. */
 	{ "CACHE", KIND_FOREIGN, 0, 0, 0, 0, NULL },
 };
@@ -109,6 +112,16 @@ static bool parse_word(const char *value, const char *words, int *ret)
 	return false;
 }
 
+static bool copy_text(char *to, const char *value)
+{
+	size_t len = strlen(value);
+
+	if (len >= CONFIG_TEXT_MAX)
+		return false;
+	memcpy(to, value, len + 1);
+	return true;
+}
+
 static bool parse(const struct variable *v, const char *value, struct config *ret)
 {
 	char *field = (char *)ret + v->field;
@@ -123,8 +136,9 @@ static bool parse(const struct variable *v, const char *value, struct config *re
 	case KIND_PATH:
 		if (value[0] != '/')
 			return false;
-		*(const char **)field = value;
-		return true;
+		return copy_text(field, value);
+	case KIND_TEXT:
+		return copy_text(field, value);
 	default:
 		return true;
 	}
@@ -144,8 +158,14 @@ static void complain(const struct variable *v, const char *value)
 		log_line(LOG_WARN, "UBLKZC_%s='%s' is ignored: one of %s", v->name, value,
 			 v->words);
 		break;
+	case KIND_PATH:
+		log_line(LOG_WARN,
+			 "UBLKZC_%s='%s' is ignored: an absolute path of less than %d bytes",
+			 v->name, value, CONFIG_TEXT_MAX);
+		break;
 	default:
-		log_line(LOG_WARN, "UBLKZC_%s='%s' is ignored: an absolute path", v->name, value);
+		log_line(LOG_WARN, "UBLKZC_%s is ignored: it has %d bytes or more", v->name,
+			 CONFIG_TEXT_MAX);
 	}
 }
 

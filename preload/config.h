@@ -17,6 +17,8 @@ enum capture_mode {
 };
 enum fork_mode { FORK_AUTO, FORK_COPY, FORK_PRIVATE };
 
+#define CONFIG_TEXT_MAX 512 /* bytes of a path or profile, its end included */
+
 struct config {
 	bool disable;
 	bool stats;
@@ -29,8 +31,12 @@ struct config {
 	uint64_t arena_first;	/* bytes of the first arena */
 	uint64_t max_bytes;	/* all arenas together; 0: no limit of ours */
 	uint64_t connect_ms;
-	const char *socket_dir; /* borrowed from the environment or static */
-	const char *legacy_dir;
+	/* copies: programs write over their environment */
+	char socket_dir[CONFIG_TEXT_MAX];
+	char legacy_dir[CONFIG_TEXT_MAX];
+	char stats_file[CONFIG_TEXT_MAX]; /* empty: none */
+	char profiles[CONFIG_TEXT_MAX];	  /* a file; empty: none */
+	char profile[CONFIG_TEXT_MAX];	  /* lines as in that file */
 };
 
 extern struct config config;

@@ -19,17 +19,22 @@
 #include "next.h"
 #include "session.h"
 #include "shim.h"
+#include "stats.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
 /* As glibc: the mode argument is there when a file may be created. */
 #define NEEDS_MODE(flags) (((flags)&O_CREAT) || ((flags)&O_TMPFILE) == O_TMPFILE)
 
-static int watched(int fd, int flags)
+static int watched(const char *path, int fd, int flags)
 {
 	/* With O_PATH it is no access to the file, and the other flags mean nothing. */
-	if (fd >= 0 && (flags & (O_DIRECT | O_PATH)) == O_DIRECT && shim.watch)
+	if (fd < 0 || (flags & O_PATH) || !shim.watch)
+		return fd;
+	if (flags & O_DIRECT)
 		session_watch_fd(fd);
+	else if (path && stats_in_file())
+		session_note_buffered(path, fd);
 	return fd;
 }
 
@@ -55,7 +60,7 @@ EXPORT int open(const char *path, int flags, ...)
 	va_end(args);
 	fd = next_ready() && next.open ? next.open(path, flags, mode)
 				       : raw_openat(AT_FDCWD, path, flags, mode);
-	return watched(fd, flags);
+	return watched(path, fd, flags);
 }
 
 EXPORT int open64(const char *path, int flags, ...)
@@ -69,7 +74,7 @@ EXPORT int open64(const char *path, int flags, ...)
 	va_end(args);
 	fd = next_ready() && next.open64 ? next.open64(path, flags, mode)
 					 : raw_openat(AT_FDCWD, path, flags | O_LARGEFILE, mode);
-	return watched(fd, flags);
+	return watched(path, fd, flags);
 }
 
 EXPORT int openat(int dir, const char *path, int flags, ...)
@@ -83,7 +88,7 @@ EXPORT int openat(int dir, const char *path, int flags, ...)
 	va_end(args);
 	fd = next_ready() && next.openat ? next.openat(dir, path, flags, mode)
 					 : raw_openat(dir, path, flags, mode);
-	return watched(fd, flags);
+	return watched(path, fd, flags);
 }
 
 EXPORT int openat64(int dir, const char *path, int flags, ...)
@@ -97,7 +102,7 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
 	va_end(args);
 	fd = next_ready() && next.openat64 ? next.openat64(dir, path, flags, mode)
 					   : raw_openat(dir, path, flags | O_LARGEFILE, mode);
-	return watched(fd, flags);
+	return watched(path, fd, flags);
 }
 
 /* What _FORTIFY_SOURCE makes of calls without a mode. */
@@ -105,7 +110,8 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
 EXPORT int __open_2(const char *path, int flags);
 EXPORT int __open_2(const char *path, int flags)
 {
-	return watched(next_ready() && next.open_2 ? next.open_2(path, flags)
+	return watched(path,
+		       next_ready() && next.open_2 ? next.open_2(path, flags)
 						   : raw_openat(AT_FDCWD, path, flags, 0),
 		       flags);
 }
@@ -113,7 +119,8 @@ EXPORT int __open_2(const char *path, int flags)
 EXPORT int __open64_2(const char *path, int flags);
 EXPORT int __open64_2(const char *path, int flags)
 {
-	return watched(next_ready() && next.open64_2
+	return watched(path,
+		       next_ready() && next.open64_2
 			       ? next.open64_2(path, flags)
 			       : raw_openat(AT_FDCWD, path, flags | O_LARGEFILE, 0),
 		       flags);
@@ -122,7 +129,8 @@ EXPORT int __open64_2(const char *path, int flags)
 EXPORT int __openat_2(int dir, const char *path, int flags);
 EXPORT int __openat_2(int dir, const char *path, int flags)
 {
-	return watched(next_ready() && next.openat_2 ? next.openat_2(dir, path, flags)
+	return watched(path,
+		       next_ready() && next.openat_2 ? next.openat_2(dir, path, flags)
 						     : raw_openat(dir, path, flags, 0),
 		       flags);
 }
@@ -130,7 +138,8 @@ EXPORT int __openat_2(int dir, const char *path, int flags)
 EXPORT int __openat64_2(int dir, const char *path, int flags);
 EXPORT int __openat64_2(int dir, const char *path, int flags)
 {
-	return watched(next_ready() && next.openat64_2
+	return watched(path,
+		       next_ready() && next.openat64_2
 			       ? next.openat64_2(dir, path, flags)
 			       : raw_openat(dir, path, flags | O_LARGEFILE, 0),
 		       flags);
@@ -145,7 +154,7 @@ static int any_fcntl(int (*real)(int, int, ...), int fd, int cmd, void *arg)
 	int ret = real ? real(fd, cmd, arg) : (int)syscall(SYS_fcntl, fd, cmd, arg);
 
 	if (cmd == F_SETFL && ret == 0)
-		watched(fd, (int)(long)arg);
+		watched(NULL, fd, (int)(long)arg);
 	return ret;
 }
 

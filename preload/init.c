@@ -112,9 +112,11 @@ static size_t tier_min(bool forced, size_t of_profile, uint64_t configured, size
 
 static void choose_tiers(void)
 {
-	const struct profile *p = profile_of(program_invocation_short_name);
+	const struct profile *p = profile_choose(program_invocation_short_name);
 	bool all = config.capture == CAPTURE_ALL;
 
+	if (p->off && !shim.off_reason)
+		shim.off_reason = "its profile (UBLKZC_PROFILE, UBLKZC_PROFILES) says off";
 	shim.malloc_min = tier_min(all || config.capture == CAPTURE_MALLOC, p->malloc_min,
 				   config.malloc_min, PROFILE_MALLOC_MIN);
 	shim.mmap_min = tier_min(all || config.capture == CAPTURE_MMAP, p->mmap_min,
@@ -134,11 +136,14 @@ __attribute__((constructor(101))) static void start(void)
 	log_init("libublkzc", (enum log_level)config.log_level);
 	if (config.stats)
 		keep_stderr();
+	if (config.stats_file[0] && !getauxval(AT_SECURE))
+		stats_use_file(config.stats_file);
 	shim.off_reason = why_off();
 	choose_tiers();
 	/* Early, so that our prepare handler runs last and the child's first. */
 	if (!shim.off_reason && pthread_atfork(fork_prepare, fork_parent, fork_child))
 		shim.off_reason = "no memory for the fork handlers";
+	stats_start(program_invocation_short_name, shim.off_reason);
 	shim.watch = shim.off_reason == NULL;
 	shim.on = shim.off_reason == NULL;
 	errno = saved;
@@ -151,5 +156,5 @@ __attribute__((destructor)) static void finish(void)
 		return;
 	if (sys_fd_is(stats_out.fd, stats_out.dev, stats_out.ino))
 		log_set_fd(stats_out.fd);
-	stats_print(shim.off_reason);
+	stats_print();
 }

@@ -18,6 +18,7 @@
 #include "next.h"
 #include "session.h"
 #include "shared.h"
+#include "stats.h"
 #include "sys.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -70,6 +71,8 @@ EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 
 	if (mapping_wanted(len, prot, flags))
 		p = mapping_new(addr, len, prot, flags);
+	else if (mapping_would_be_wanted(len, prot, flags))
+		stat_add(STAT_MMAP_OFF, 1);
 	errno = saved;
 	return p ? p : real_mmap(addr, len, prot, flags, fd, offset);
 }

@@ -9,6 +9,7 @@
 
 #include "blocks.h"
 #include "extents.h"
+#include "profile.h"
 #include "session.h"
 #include "shim.h"
 #include "stats.h"
@@ -67,11 +68,22 @@ static void end(void)
 
 /* ---- mmap ---- */
 
+static bool looks_like_buffers(int prot, int flags)
+{
+	return prot == (PROT_READ | PROT_WRITE) &&
+	       (flags & (MAP_TYPE | MAP_ANONYMOUS)) == (MAP_PRIVATE | MAP_ANONYMOUS) &&
+	       !(flags & NOT_CAPTURED_FLAGS);
+}
+
 bool mapping_wanted(size_t len, int prot, int flags)
 {
-	return len >= shim.mmap_min && prot == (PROT_READ | PROT_WRITE) &&
-	       (flags & (MAP_TYPE | MAP_ANONYMOUS)) == (MAP_PRIVATE | MAP_ANONYMOUS) &&
-	       !(flags & NOT_CAPTURED_FLAGS) && shim.on && shim_is_owner();
+	return len >= shim.mmap_min && looks_like_buffers(prot, flags) && shim.on &&
+	       shim_is_owner();
+}
+
+bool mapping_would_be_wanted(size_t len, int prot, int flags)
+{
+	return len >= PROFILE_MMAP_MIN && looks_like_buffers(prot, flags);
 }
 
 static size_t page_size_of(int flags)

@@ -22,6 +22,9 @@
 /* Is this the kind of mmap that direct-I/O buffers come from? */
 bool mapping_wanted(size_t len, int prot, int flags);
 
+/* And if this program's mappings were captured? */
+bool mapping_would_be_wanted(size_t len, int prot, int flags);
+
 /* A captured mapping for what mapping_wanted(): its address, or NULL. */
 void *mapping_new(void *addr, size_t len, int prot, int flags);
 

@@ -463,7 +463,7 @@ static void establish(struct session *s, int proof)
 	s->fd = connect_to(config.socket_dir, s->device, SOCK_SEQPACKET);
 	s->legacy = s->fd < 0 && legacy_server(s->device);
 	if (s->fd < 0 && !s->legacy) {
-		stat_add(STAT_NO_SERVER, 1);
+		stats_no_server(s->device);
 		log_line(LOG_INFO, "/dev/ublkb%u: no server at %s: error %d", s->device,
 			 config.socket_dir, s->fd);
 		return;
@@ -570,45 +570,62 @@ void session_arm(unsigned int device, int proof)
 	errno = saved;
 }
 
-static void watch(int fd)
+enum place { ON_UBLK, NOT_UBLK, UNKNOWN };
+
+/* On which ublk disks does @fd live? */
+static enum place find_place(int fd, struct blkdev_ublk *found)
 {
-	struct blkdev_ublk found;
 	struct statx stx = { 0 };
 	bool disk;
 	dev_t dev;
 	int ret;
 
+	found->nr = 0;
 	if (sys_statx_cached(fd, STATX_TYPE, &stx) < 0)
-		return;
-	stat_add(STAT_DIRECT_OPENS, 1);
+		return UNKNOWN;
 	disk = S_ISBLK(stx.stx_mode);
 	dev = makedev(stx.stx_dev_major, stx.stx_dev_minor);
-	if (!disk && dev == atomic_load_explicit(&not_ublk, memory_order_relaxed)) {
-		stat_add(STAT_NOT_UBLK, 1);
-		return;
-	}
-	ret = blkdev_find_ublk_fd(fd, &found);
-	if (ret < 0 && ret != -ENOTBLK) {
-		stat_add(STAT_LOOKUP_FAILED, 1);
-		return;
-	}
-	if (ret || !found.nr) {
-		stat_add(STAT_NOT_UBLK, 1);
-		/* A disk's number may be another disk's tomorrow, a mounted
-		 * file system stays where it is. */
-		if (!disk)
-			atomic_store_explicit(&not_ublk, dev, memory_order_relaxed);
-		return;
-	}
-	for (unsigned int i = 0; i < found.nr; i++)
-		session_arm(found.ids[i], fd);
+	if (!disk && dev == atomic_load_explicit(&not_ublk, memory_order_relaxed))
+		return NOT_UBLK;
+	ret = blkdev_find_ublk_fd(fd, found);
+	if (ret < 0 && ret != -ENOTBLK)
+		return UNKNOWN;
+	if (ret == 0 && found->nr)
+		return ON_UBLK;
+	/* A disk's number may be another disk's tomorrow, a mounted file system
+	 * stays where it is. */
+	if (!disk)
+		atomic_store_explicit(&not_ublk, dev, memory_order_relaxed);
+	return NOT_UBLK;
 }
 
 void session_watch_fd(int fd)
 {
+	struct blkdev_ublk found;
 	int saved = errno;
 
-	watch(fd);
+	stat_add(STAT_DIRECT_OPENS, 1);
+	switch (find_place(fd, &found)) {
+	case UNKNOWN:
+		stat_add(STAT_LOOKUP_FAILED, 1);
+		break;
+	case NOT_UBLK:
+		stat_add(STAT_NOT_UBLK, 1);
+		break;
+	case ON_UBLK:
+		for (unsigned int i = 0; i < found.nr; i++)
+			session_arm(found.ids[i], fd);
+	}
+	errno = saved;
+}
+
+void session_note_buffered(const char *path, int fd)
+{
+	struct blkdev_ublk found;
+	int saved = errno;
+
+	if (find_place(fd, &found) == ON_UBLK)
+		stats_buffered_open(path);
 	errno = saved;
 }
 

@@ -25,6 +25,10 @@ bool session_armed(void);
 /* @fd was opened with, or has got, O_DIRECT.  Preserves errno. */
 void session_watch_fd(int fd);
 
+/* @path was opened as @fd without O_DIRECT: count it if it is on a ublk disk.
+ * Preserves errno. */
+void session_note_buffered(const char *path, int fd);
+
 /* Make a session with /dev/ublkb@device's server, @proof being open on it.
  * Preserves errno. */
 void session_arm(unsigned int device, int proof);

@@ -1,89 +1,123 @@
 /* SPDX-License-Identifier: MIT */
-/* stats.c - counters and the summary at exit. */
+/* stats.c - see stats.h. */
 #include "stats.h"
 
 #include <errno.h>
-#include <stddef.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "common/log.h"
-#include "common/wire.h"
 #include "sys.h"
 
-atomic_ullong stats[STAT_NR];
-static atomic_uint last_refusal;
+static struct report own;
+struct report *stats_report = &own;
 
-static const struct {
-	enum stat_id stat;
-	const char *text;
-} lines[] = {
-	{ STAT_CAPTURED, "allocations captured for direct I/O" },
-	{ STAT_CAPTURED_BYTES, "bytes in them" },
-	{ STAT_MAPPINGS, "private mappings captured" },
-	{ STAT_MAPPED_BYTES, "bytes in them" },
-	{ STAT_MAPPINGS_LOST, "pieces of them made private again (mremap, madvise)" },
-	{ STAT_PROFILE_OFF, "large allocations not captured: malloc is off for this program "
-			    "(UBLKZC_CAPTURE=malloc turns it on)" },
-	{ STAT_TOO_BIG, "allocations not captured: over 4 GiB" },
-	{ STAT_ODD_ALIGNMENT, "allocations not captured: aligned to more than 2 MiB" },
-	{ STAT_NO_ARENA, "allocations not captured: no memfd, no address space, RLIMIT_AS or "
-			 "RLIMIT_FSIZE set, or UBLKZC_MAX_MB reached" },
-	{ STAT_FORKED_WITHOUT_US, "calls passed through in a child made by _Fork or clone" },
-	{ STAT_BAD_FREE, "frees of pointers that are no block of ours, ignored" },
-	{ STAT_ARENAS, "arenas made" },
-	{ STAT_ARENAS_SENT, "arenas registered with a server" },
-	{ STAT_ARENAS_REFUSED, "arenas refused by a server or the kernel" },
-	{ STAT_ARENAS_RETIRED, "arenas retired by a fork" },
-	{ STAT_DIRECT_OPENS, "descriptors opened with O_DIRECT" },
-	{ STAT_NOT_UBLK, "of them not on a ublk disk" },
-	{ STAT_LOOKUP_FAILED, "of them on a disk that sysfs did not tell" },
-	{ STAT_ARMED, "sessions with a server" },
-	{ STAT_LEGACY, "of them by the older one-byte protocol" },
-	{ STAT_NO_SERVER, "ublk disks without a ublkzc server behind them (no socket)" },
-	{ STAT_DEADLINE, "servers that did not answer in time (UBLKZC_CONNECT_MS)" },
-	{ STAT_REFUSED, "servers that refused us" },
-	{ STAT_SESSION_LOST, "sessions lost" },
-	{ STAT_SCANS, "times a server was told to look at the program's own shared memory" },
-	{ STAT_FORK_COPIES, "forks repaired by copying to the child" },
-	{ STAT_FORK_PRIVATE, "forks repaired by making arenas private" },
-};
+/* Mapped in this process and, as it is shared, in its children. */
+static struct report_file *file;
+
+static void copy_text(char *to, const char *from, unsigned int size)
+{
+	log_format(to, size, "%s", from);
+}
+
+void stats_start(const char *program, const char *off_reason)
+{
+	/* Without a file nobody asks, and it would be a system call. */
+	if (file)
+		stats_report->pid = (int32_t)sys_getpid();
+	copy_text(stats_report->program, program ? program : "?", sizeof(stats_report->program));
+	if (off_reason)
+		copy_text(stats_report->off_reason, off_reason, sizeof(stats_report->off_reason));
+}
+
+/* The next slot; the process's own memory when there is none left. */
+static struct report *take_slot(void)
+{
+	unsigned int slot = atomic_fetch_add(&file->next, 1);
+
+	return slot < REPORT_SLOTS ? &file->slots[slot] : &own;
+}
+
+static struct report_file *map_file(int fd)
+{
+	struct stat st;
+	long map;
+
+	/* Beyond the end of a shorter file there would be SIGBUS. */
+	if (sys_fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != (off_t)REPORT_FILE_SIZE)
+		return NULL;
+	map = sys_mmap(NULL, REPORT_FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (sys_is_error(map))
+		return NULL;
+	if (((struct report_file *)map)->magic == REPORT_MAGIC &&
+	    ((struct report_file *)map)->slot_size == sizeof(struct report) &&
+	    ((struct report_file *)map)->nr_slots == REPORT_SLOTS)
+		return (struct report_file *)map;
+	sys_munmap((void *)map, REPORT_FILE_SIZE);
+	return NULL;
+}
+
+void stats_use_file(const char *path)
+{
+	long fd = sys_call(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CLOEXEC | O_NONBLOCK, 0, 0,
+			   0);
+
+	if (fd >= 0) {
+		file = map_file((int)fd);
+		sys_close((int)fd);
+	}
+	if (file)
+		stats_report = take_slot();
+	else
+		log_line(LOG_WARN, "UBLKZC_STATS_FILE='%s' is ignored: not made by ublkzc run",
+			 path);
+}
+
+bool stats_in_file(void)
+{
+	return file != NULL;
+}
 
 void stats_last_refusal(unsigned int reason)
 {
-	atomic_store_explicit(&last_refusal, reason, memory_order_relaxed);
+	atomic_store_explicit(&stats_report->last_refusal, reason, memory_order_relaxed);
+}
+
+void stats_no_server(unsigned int device)
+{
+	atomic_store_explicit(&stats_report->no_server, device + 1, memory_order_relaxed);
+	stat_add(STAT_NO_SERVER, 1);
+}
+
+void stats_buffered_open(const char *path)
+{
+	if (!stats_report->buffered_path[0])
+		copy_text(stats_report->buffered_path, path, sizeof(stats_report->buffered_path));
+	stat_add(STAT_BUFFERED_OPENS, 1);
 }
 
 void stats_reset(void)
 {
+	const struct report *parent = stats_report;
+
+	if (file)
+		stats_report = take_slot();
 	for (int i = 0; i < STAT_NR; i++)
-		atomic_store_explicit(&stats[i], 0, memory_order_relaxed);
+		atomic_store_explicit(&stats_report->counters[i], 0, memory_order_relaxed);
+	if (parent != stats_report)
+		stats_start(parent->program, NULL);
 }
 
-static const char *advice(void)
+static void print_line(void *arg, const char *line)
 {
-	if (!stat_get(STAT_DIRECT_OPENS))
-		return "nothing was opened with O_DIRECT: switch the program's direct I/O on";
-	if (stat_get(STAT_DIRECT_OPENS) == stat_get(STAT_NOT_UBLK))
-		return "no direct I/O went to a ublk disk";
-	if (!stat_get(STAT_CAPTURED) && !stat_get(STAT_MAPPINGS))
-		return "no allocation looked like a direct-I/O buffer: try UBLKZC_CAPTURE=malloc";
-	if (!stat_get(STAT_ARENAS_SENT))
-		return "no server has our memory: see the lines above";
-	return NULL;
+	(void)arg;
+	log_line(LOG_ERROR, "  %s", line);
 }
 
-void stats_print(const char *off_reason)
+void stats_print(void)
 {
-	const char *words = off_reason ? NULL : advice();
-	unsigned int reason = atomic_load_explicit(&last_refusal, memory_order_relaxed);
-
-	log_line(LOG_ERROR, "process %d", (int)sys_getpid());
-	if (off_reason)
-		log_line(LOG_ERROR, "  switched off: %s", off_reason);
-	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
-		if (stat_get(lines[i].stat))
-			log_line(LOG_ERROR, "  %llu %s", stat_get(lines[i].stat), lines[i].text);
-	if (reason)
-		log_line(LOG_ERROR, "  last refusal: %s", wire_reason_text(reason));
-	if (words)
-		log_line(LOG_ERROR, "  %s", words);
+	log_line(LOG_ERROR, "%s, process %d", stats_report->program, (int)sys_getpid());
+	report_counts(stats_report, print_line, NULL);
+	report_advice(stats_report, print_line, NULL);
 }

@@ -16,6 +16,7 @@ static const struct verb {
 	{ "del", verb_del, "stop a server and remove its device (-n ID, or -a for all)" },
 	{ "list", verb_list, "the devices of running servers" },
 	{ "stat", verb_stat, "what was zero-copy, what was not, and why (-n ID, --json)" },
+	{ "run", verb_run, "run a program under libublkzc.so and say what was zero-copy" },
 	{ "attach", verb_attach, "zero copy for a program that is already running (--pid PID)" },
 	{ "detach", verb_detach, "end that" },
 	{ "features", verb_features, "what the running kernel's ublk driver can do" },

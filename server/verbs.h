@@ -12,6 +12,7 @@ int verb_list(int argc, char **argv);	  /* verb_list.c */
 int verb_features(int argc, char **argv); /* verb_list.c */
 int verb_attach(int argc, char **argv);	  /* verb_attach.c */
 int verb_detach(int argc, char **argv);	  /* verb_attach.c */
+int verb_run(int argc, char **argv);	  /* verb_run.c */
 int verb_stat(int argc, char **argv);	  /* verb_stat.c */
 
 #endif

@@ -172,8 +172,8 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(dir));
 	assert_non_null(mkdtemp(legacy_dir));
 	config_read(&none, &config);
-	config.socket_dir = dir;
-	config.legacy_dir = legacy_dir;
+	strcpy(config.socket_dir, dir);
+	strcpy(config.legacy_dir, legacy_dir);
 	config.connect_ms = 2000;
 	shim.on = true;
 	session_forget();

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/* run_program.c - see run_program.h. */
+#include "run_program.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "common/log.h"
+
+#define LIBRARY "libublkzc.so"
+
+static char report_path[] = "/tmp/ublkzc-run.XXXXXX";
+
+/* The build tree's, or the installed one. */
+static int find_library(char *ret, size_t size)
+{
+	static const char *const places[] = { "%s/../preload/" LIBRARY, UBLKZC_LIBDIR "/" LIBRARY };
+	char self[4096];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	self[len > 0 ? len : 0] = '\0';
+	if (strrchr(self, '/'))
+		*strrchr(self, '/') = '\0';
+	for (int i = 0; i < 2; i++) {
+		char path[sizeof(self) + 64];
+		char *real;
+
+		if (i == 0)
+			snprintf(path, sizeof(path), places[0], self);
+		else
+			snprintf(path, sizeof(path), "%s", places[1]);
+		real = realpath(path, NULL);
+		if (!real)
+			continue;
+		snprintf(ret, size, "%s", real);
+		free(real);
+		return 0;
+	}
+	return log_error(-ENOENT, LIBRARY ": neither beside this program nor in %s (--library)",
+			 UBLKZC_LIBDIR);
+}
+
+/* In front of what is there, so that it sees the program's own calls. */
+static int set_preload(const char *library)
+{
+	const char *old = getenv("LD_PRELOAD");
+	char found[4096];
+	char *value;
+	int ret;
+
+	if (!library) {
+		ret = find_library(found, sizeof(found));
+		if (ret)
+			return ret;
+		library = found;
+	} else if (access(library, R_OK) < 0) {
+		return log_error(-errno, "--library %s", library);
+	}
+	if (asprintf(&value, "%s%s%s", library, old && *old ? ":" : "", old ? old : "") < 0)
+		return log_error(-ENOMEM, "LD_PRELOAD");
+	setenv("LD_PRELOAD", value, 1);
+	free(value);
+	return 0;
+}
+
+static int make_report_file(struct report_file **ret)
+{
+	int fd = mkostemp(report_path, O_CLOEXEC);
+	struct report_file *file = MAP_FAILED;
+	int err;
+
+	/* Processes with other users write to it too; what it says is only shown. */
+	if (fd >= 0 && fchmod(fd, 0666) == 0 &&
+	    posix_fallocate(fd, 0, (off_t)REPORT_FILE_SIZE) == 0)
+		file = mmap(NULL, REPORT_FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	err = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (file == MAP_FAILED)
+		return log_error(err, "%s", report_path);
+	file->magic = REPORT_MAGIC;
+	file->slot_size = sizeof(struct report);
+	file->nr_slots = REPORT_SLOTS;
+	setenv("UBLKZC_STATS_FILE", report_path, 1);
+	*ret = file;
+	return 0;
+}
+
+int run_program_prepare(const char *library, struct report_file **ret_file)
+{
+	int ret = set_preload(library);
+
+	return ret || !ret_file ? ret : make_report_file(ret_file);
+}
+
+/* ---- running ---- */
+
+/* What a terminal sends goes to the program too, without us. */
+static bool is_forwarded(int signal)
+{
+	return signal == SIGTERM || signal == SIGHUP || signal == SIGUSR1 || signal == SIGUSR2 ||
+	       signal == SIGINT || signal == SIGQUIT || signal == SIGWINCH;
+}
+
+static void watched_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGCHLD);
+	for (int signal = 1; signal < SIGRTMIN; signal++)
+		if (is_forwarded(signal))
+			sigaddset(set, signal);
+}
+
+static int wait_for(pid_t pid, const sigset_t *set)
+{
+	siginfo_t info;
+	int status;
+
+	while (waitpid(pid, &status, WNOHANG) != pid) {
+		if (sigwaitinfo(set, &info) > 0 && info.si_signo != SIGCHLD &&
+		    info.si_code != SI_KERNEL)
+			kill(pid, info.si_signo);
+	}
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int run_program(char **argv)
+{
+	sigset_t set, old;
+	pid_t pid;
+	int status;
+
+	watched_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	pid = fork();
+	if (pid == 0) {
+		sigprocmask(SIG_SETMASK, &old, NULL);
+		execvp(argv[0], argv);
+		status = errno == ENOENT ? RUN_NOT_FOUND : RUN_CANNOT_EXECUTE;
+		log_error(-errno, "%s", argv[0]);
+		_exit(status);
+	}
+	status = pid < 0 ? RUN_CANNOT_EXECUTE : wait_for(pid, &set);
+	if (pid < 0)
+		log_error(-errno, "fork");
+	unlink(report_path);
+	return status;
+}
+
+/* ---- why nothing happened ---- */
+
+static int open_in_path(const char *program)
+{
+	const char *path = getenv("PATH");
+	char full[4096];
+
+	if (strchr(program, '/') || !path)
+		return open(program, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	for (size_t len; *path; path += len + (path[len] == ':')) {
+		int fd;
+
+		len = strcspn(path, ":");
+		snprintf(full, sizeof(full), "%.*s/%s", (int)len, path, program);
+		fd = open(full, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (fd >= 0)
+			return fd;
+	}
+	return -1;
+}
+
+static bool has_interpreter(int fd, const Elf64_Ehdr *elf)
+{
+	for (unsigned int i = 0; i < elf->e_phnum; i++) {
+		Elf64_Phdr segment;
+
+		if (pread(fd, &segment, sizeof(segment),
+			  (off_t)(elf->e_phoff + i * (uint64_t)elf->e_phentsize)) !=
+		    (ssize_t)sizeof(segment))
+			return true;
+		if (segment.p_type == PT_INTERP)
+			return true;
+	}
+	return false;
+}
+
+static const char *judge(int fd)
+{
+	Elf64_Ehdr elf = { 0 };
+	struct stat st;
+
+	if (fstat(fd, &st) == 0 && (st.st_mode & (S_ISUID | S_ISGID)))
+		return "it is setuid or setgid, so the loader ignores LD_PRELOAD";
+	if (fgetxattr(fd, "security.capability", NULL, 0) > 0)
+		return "it has file capabilities, so the loader ignores LD_PRELOAD";
+	if (pread(fd, &elf, sizeof(elf), 0) != (ssize_t)sizeof(elf) ||
+	    memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0)
+		return "it left no report (a script whose interpreter is static, or that cleared "
+		       "its environment?)";
+	if (elf.e_ident[EI_CLASS] != ELFCLASS64)
+		return "it is a 32-bit program, and " LIBRARY " is for 64 bits";
+	if (!has_interpreter(fd, &elf))
+		return "it is linked statically, so nothing can be preloaded (ublkzc attach "
+		       "serves what memory it shares)";
+	return "it left no report: it cleared its environment, or its C library is not glibc";
+}
+
+const char *run_program_why_not(const char *program)
+{
+	const char *why;
+	int fd = open_in_path(program);
+
+	if (fd < 0)
+		return "it could not be run";
+	why = judge(fd);
+	close(fd);
+	return why;
+}
