@@ -24,6 +24,7 @@ fail() {
 
 finish() {
     local status=$?
+    cd /
     umount -q "$SCRATCH"/mnt* 2>/dev/null || :
     for device in "${DEVICES[@]}"; do
         "$UBLKZC" del -n "${device#/dev/ublkb}" 2>/dev/null || :
@@ -71,6 +72,26 @@ measure_share() {
     read -r zero_now all_now < <(byte_counts)
     BYTES=$((all_now - all))
     SHARE=$((BYTES ? (zero_now - zero) * 1000 / BYTES : 0))
+}
+
+# measure_direct_share COMMAND...: the same, but for what the file system itself reads and
+# writes, which is nobody's direct I/O: the block layer marks it as metadata (M).
+measure_direct_share() {
+    local tracing=/sys/kernel/tracing metadata
+    mountpoint -q $tracing || mount -t tracefs tracefs $tracing
+    echo 65536 >$tracing/buffer_size_kb
+    echo >$tracing/trace
+    echo 1 >$tracing/events/block/block_bio_queue/enable
+    measure_share "$@"
+    echo 0 >$tracing/events/block/block_bio_queue/enable
+    grep -q 'entries-in-buffer/entries-written: \([0-9]*\)/\1 ' $tracing/trace ||
+        fail "the trace overflowed: $(grep entries-in $tracing/trace)"
+    metadata=$(awk '$0 ~ "block_bio_queue: " major "," minor " [A-Z]*M" {
+            for (i = 1; i < NF; i++) if ($i == "+") sectors += $(i + 1)
+        } END { print sectors * 512 }' major="$(stat -c %Hr "$DEVICE")" minor="$(stat -c %Lr "$DEVICE")" \
+        $tracing/trace)
+    SHARE=$((BYTES > metadata ? SHARE * BYTES / (BYTES - metadata) : 0))
+    BYTES=$((BYTES - metadata))
 }
 
 expect_share_at_least() { # PER MILLE, DESCRIPTION
