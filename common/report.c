@@ -41,6 +41,15 @@ static const struct {
 	{ STAT_FORK_PRIVATE, "forks repaired by making arenas private" },
 };
 
+unsigned long long report_get(const struct report *r, enum stat_id which)
+{
+	unsigned long long n = atomic_load_explicit(&r->counters[which], memory_order_relaxed);
+
+	for (unsigned int i = 0; which < STAT_HOT_NR && i < 1U << REPORT_SHARD_BITS; i++)
+		n += atomic_load_explicit(&r->hot[i].counters[which], memory_order_relaxed);
+	return n;
+}
+
 void report_counts(const struct report *r, report_line_fn *line, void *arg)
 {
 	char text[LOG_LINE_MAX];

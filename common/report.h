@@ -18,16 +18,19 @@
 #include <stdint.h>
 
 enum stat_id {
+	/* counted at each allocation */
 	STAT_CAPTURED, /* allocations */
 	STAT_CAPTURED_BYTES,
-	STAT_MAPPINGS, /* private mappings captured */
+	STAT_PROFILE_OFF, /* large malloc, but not captured for this program */
+	STAT_HOT_NR,
+	/* counted now and then */
+	STAT_MAPPINGS = STAT_HOT_NR, /* private mappings captured */
 	STAT_MAPPED_BYTES,
 	STAT_MAPPINGS_LOST,	/* pieces that the program's calls made private again */
 	STAT_NO_ARENA,		/* memfd or address space refused, or the limit reached */
 	STAT_TOO_BIG,		/* for one registered buffer */
 	STAT_ODD_ALIGNMENT,	/* more than 2 MiB */
-	STAT_PROFILE_OFF,	/* large malloc, but not captured for this program */
-	STAT_MMAP_OFF,		/* large private mapping, likewise */
+	STAT_MMAP_OFF,		/* large private mapping, but not captured */
 	STAT_FORKED_WITHOUT_US, /* _Fork or clone: capture is off in the child */
 	STAT_BAD_FREE,		/* a pointer in an arena that is no block */
 	STAT_ARENAS,
@@ -50,6 +53,7 @@ enum stat_id {
 	STAT_NR
 };
 
+#define REPORT_SHARD_BITS 3U
 #define REPORT_TEXT 192 /* bytes of a string, its end included */
 
 struct report {
@@ -61,6 +65,10 @@ struct report {
 	char off_reason[REPORT_TEXT];	 /* empty: the shim was on */
 	char buffered_path[REPORT_TEXT]; /* of the first such open; empty: none */
 	atomic_ullong counters[STAT_NR];
+	/* Threads that count in one cache line slow each other down. */
+	struct {
+		_Alignas(64) atomic_ullong counters[STAT_HOT_NR];
+	} hot[1U << REPORT_SHARD_BITS];
 };
 
 #define REPORT_MAGIC 0x72706572637a6c62ULL
@@ -77,10 +85,7 @@ struct report_file {
 
 #define REPORT_FILE_SIZE (sizeof(struct report_file) + REPORT_SLOTS * sizeof(struct report))
 
-static inline unsigned long long report_get(const struct report *r, enum stat_id which)
-{
-	return atomic_load_explicit(&r->counters[which], memory_order_relaxed);
-}
+unsigned long long report_get(const struct report *r, enum stat_id which);
 
 typedef void report_line_fn(void *arg, const char *line);
 

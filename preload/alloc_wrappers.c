@@ -49,9 +49,13 @@ static bool captures(void)
 /* Allocation must not change errno unless it fails. */
 static void *capture(size_t size, size_t align, bool zero)
 {
-	int saved = errno;
-	void *p = block_alloc(size, align, zero);
+	void *p = block_alloc_cached(size, align);
+	int saved;
 
+	if (p)
+		return zero ? memset(p, 0, size) : p;
+	saved = errno;
+	p = block_alloc(size, align, zero);
 	errno = saved;
 	return p;
 }
@@ -60,7 +64,7 @@ static void *capture_malloc(size_t size, bool zero)
 {
 	if (size < shim.malloc_min) {
 		if (size >= PROFILE_MALLOC_MIN)
-			stat_add(STAT_PROFILE_OFF, 1);
+			stat_add_hot(STAT_PROFILE_OFF, 1);
 		return NULL;
 	}
 	if (!captures())
@@ -78,18 +82,36 @@ static void *capture_aligned(size_t align, size_t size)
 
 static void release(void *p)
 {
-	int saved = errno;
+	int saved;
 
 	/* Behind our back the memory is the parent's too: leave it alone. */
-	if (shim_is_owner())
-		block_free(p);
+	if (!shim_is_owner() || block_free_cached(p))
+		return;
+	saved = errno;
+	block_free(p);
 	errno = saved;
+}
+
+/*
+ * Most calls are none of ours: then a compare or two, and a jump.  Before the
+ * shim has started nothing is plain, and everything takes the long way.
+ */
+static inline bool plain_size(size_t size)
+{
+	return __builtin_expect(size < shim.plain_below, 1);
+}
+
+static inline bool plain_pointer(const void *p)
+{
+	return __builtin_expect(shim.plain_below && !arena_owns(p) && !next_pool_owns(p), 1);
 }
 
 EXPORT void *malloc(size_t size)
 {
 	void *p;
 
+	if (plain_size(size))
+		return next.malloc(size);
 	if (probing())
 		return probe_area;
 	if (!next_ready())
@@ -103,6 +125,8 @@ EXPORT void *calloc(size_t nr, size_t size)
 	size_t bytes;
 	void *p = NULL;
 
+	if (!__builtin_mul_overflow(nr, size, &bytes) && plain_size(bytes))
+		return next.calloc(nr, size);
 	if (!next_ready()) /* the pool is zero, and never given out twice */
 		return __builtin_mul_overflow(nr, size, &bytes) ? NULL : next_pool_alloc(bytes, 16);
 	if (!__builtin_mul_overflow(nr, size, &bytes))
@@ -112,6 +136,10 @@ EXPORT void *calloc(size_t nr, size_t size)
 
 EXPORT void free(void *p)
 {
+	if (plain_pointer(p)) {
+		next.free(p);
+		return;
+	}
 	if (probing())
 		probe_frees++;
 	if (arena_owns(p))
@@ -142,6 +170,8 @@ EXPORT void *realloc(void *p, size_t size)
 {
 	void *to;
 
+	if (p && plain_pointer(p))
+		return next.realloc(p, size);
 	if (!p)
 		return malloc(size);
 	if (next_pool_owns(p))

@@ -37,6 +37,7 @@ char *_Atomic arena_base;
 _Atomic size_t arena_reserved;
 struct arena arenas[ARENAS_MAX];
 unsigned int arena_slots;
+atomic_ushort arena_map[ARENA_RESERVE / ARENA_ALIGN];
 static unsigned int nr_made; /* for the next arena's size and name */
 
 static size_t round_up(size_t n, size_t to)
@@ -74,15 +75,12 @@ static bool reserve(void)
 	return false;
 }
 
-struct arena *arena_of(const void *p)
+static void map_arena(const struct arena *a, unsigned short slot)
 {
-	for (unsigned int i = 0; i < arena_slots; i++) {
-		struct arena *a = &arenas[i];
+	size_t first = (size_t)(a->base - arena_base) / ARENA_ALIGN;
 
-		if (a->state != ARENA_EMPTY && (size_t)((const char *)p - a->base) < a->len)
-			return a;
-	}
-	return NULL;
+	for (size_t i = 0; i < a->len / ARENA_ALIGN; i++)
+		atomic_store_explicit(&arena_map[first + i], slot, memory_order_release);
 }
 
 /* The lowest place in the reservation where @len bytes are free. */
@@ -196,6 +194,8 @@ static bool complete(struct arena *a, int prot)
 	a->state = ARENA_SHARED;
 	if (a >= &arenas[arena_slots])
 		arena_slots = (unsigned int)(a - arenas) + 1;
+	if (a->granules)
+		map_arena(a, (unsigned short)(a - arenas + 1));
 	nr_made++;
 	stat_add(STAT_ARENAS, 1);
 	return true;
@@ -340,6 +340,7 @@ void arena_release(struct arena *a)
 	extents_drop(a);
 	/* A region's addresses are the program's, and unmapped by now. */
 	if (a->granules) {
+		map_arena(a, 0);
 		sys_mmap(a->base, a->len, PROT_NONE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 		sys_munmap(a->granules, a->len / ARENA_GRANULE * sizeof(struct granule));

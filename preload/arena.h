@@ -43,7 +43,7 @@ struct granule {
 	uint32_t len;  /* of the run, in granules */
 	uint32_t next; /* free runs: in their bin, granule index + 1, 0: none */
 	uint32_t prev;
-	uint8_t state; /* enum granule_state of blocks.c */
+	_Atomic uint8_t state; /* enum granule_state of blocks.c */
 };
 
 struct arena {
@@ -75,8 +75,22 @@ static inline bool arena_owns(const void *p)
 	       reserved;
 }
 
-/* The arena that @p is in; NULL if it is in none (a hole of the reservation). */
-struct arena *arena_of(const void *p);
+/* Which arena is where in the reservation: slot + 1, 0: none. */
+extern atomic_ushort arena_map[ARENA_RESERVE / ARENA_ALIGN];
+
+/* The arena of blocks that @p is in; NULL if it is in none (a hole of the
+ * reservation).  No lock. */
+static inline struct arena *arena_of(const void *p)
+{
+	size_t offset =
+		(size_t)((const char *)p - atomic_load_explicit(&arena_base, memory_order_relaxed));
+	unsigned int slot;
+
+	if (offset >= atomic_load_explicit(&arena_reserved, memory_order_acquire))
+		return NULL;
+	slot = atomic_load_explicit(&arena_map[offset / ARENA_ALIGN], memory_order_acquire);
+	return slot ? &arenas[slot - 1] : NULL;
+}
 
 /* A new SHARED arena with room for @bytes; NULL when that cannot be had. */
 struct arena *arena_new(size_t bytes);

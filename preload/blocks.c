@@ -16,11 +16,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "block_cache.h"
 #include "extents.h"
 #include "stats.h"
 #include "sys.h"
 
-enum granule_state { UNUSED, FREE, USED };
+/* CACHED: free for the program, used for everything here but blocks_for_each_used(). */
+enum granule_state { UNUSED, FREE, USED, CACHED };
 
 #define BINS 21U /* runs of 1 .. 2^20 granules: 4 GiB */
 #define BIN_SCAN_MAX 64
@@ -68,10 +70,26 @@ static uint32_t *bin_head(const struct arena *a, uint32_t len)
 	return &bins[a - arenas][bin_of(len)];
 }
 
+/*
+ * The first granule's state of a block is also read and written without the lock,
+ * by the one thread that owns the block at that moment; those who look at it
+ * with the lock only ask whether it is FREE, which it then is not.
+ */
+static uint8_t state_of(const struct arena *a, uint32_t at)
+{
+	return atomic_load_explicit(&a->granules[at].state, memory_order_relaxed);
+}
+
+static void set_state(struct arena *a, uint32_t at, enum granule_state state)
+{
+	atomic_store_explicit(&a->granules[at].state, (uint8_t)state, memory_order_relaxed);
+}
+
 static void mark(struct arena *a, uint32_t at, uint32_t len, enum granule_state state)
 {
 	a->granules[at].len = a->granules[at + len - 1].len = len;
-	a->granules[at].state = a->granules[at + len - 1].state = (uint8_t)state;
+	set_state(a, at, state);
+	set_state(a, at + len - 1, state);
 }
 
 static void bin_insert(struct arena *a, uint32_t at, uint32_t len)
@@ -149,19 +167,21 @@ static bool take_from_bins(struct arena *a, uint32_t len, size_t align, uint32_t
 /* Join the free run [at, at+len) with free neighbours and bin the result. */
 static void give_back(struct arena *a, uint32_t at, uint32_t len)
 {
-	if (at > 0 && a->granules[at - 1].state == FREE) {
+	if (at > 0 && state_of(a, at - 1) == FREE) {
 		uint32_t before = a->granules[at - 1].len;
 
 		bin_remove(a, at - before);
-		a->granules[at - 1].state = a->granules[at].state = UNUSED;
+		set_state(a, at - 1, UNUSED);
+		set_state(a, at, UNUSED);
 		at -= before;
 		len += before;
 	}
-	if (at + len < a->high && a->granules[at + len].state == FREE) {
+	if (at + len < a->high && state_of(a, at + len) == FREE) {
 		uint32_t after = a->granules[at + len].len;
 
 		bin_remove(a, at + len);
-		a->granules[at + len].state = a->granules[at + len - 1].state = UNUSED;
+		set_state(a, at + len, UNUSED);
+		set_state(a, at + len - 1, UNUSED);
 		len += after;
 	}
 	bin_insert(a, at, len);
@@ -215,6 +235,73 @@ static void *take(uint32_t len, size_t align, bool *ret_clean)
 	return a ? take_from(a, len, align, ret_clean) : NULL;
 }
 
+static void free_locked(struct arena *a, uint32_t at);
+
+static bool change_state(struct arena *a, uint32_t at, enum granule_state from,
+			 enum granule_state to)
+{
+	if (state_of(a, at) != from)
+		return false;
+	set_state(a, at, to);
+	return true;
+}
+
+static uint32_t granule_of(const struct arena *a, const void *p)
+{
+	return (uint32_t)((size_t)((const char *)p - a->base) / ARENA_GRANULE);
+}
+
+static void free_cached(void *p)
+{
+	struct arena *a = arena_of(p);
+
+	change_state(a, granule_of(a, p), CACHED, USED);
+	free_locked(a, granule_of(a, p));
+}
+
+void blocks_drain_cache(void)
+{
+	cache_drain(free_cached);
+}
+
+static void *take_cached(uint32_t len)
+{
+	void *p = cache_take(len);
+	struct arena *a = p ? arena_of(p) : NULL;
+
+	if (!p)
+		return NULL;
+	if (__builtin_expect(a->state == ARENA_SHARED, 1)) {
+		change_state(a, granule_of(a, p), CACHED, USED);
+		return p;
+	}
+	/* A fork has retired the arena meanwhile. */
+	blocks_lock();
+	free_cached(p);
+	blocks_unlock();
+	return NULL;
+}
+
+/* Hot: counted without a locked instruction, so threads may lose a count. */
+static void count_captured(size_t size)
+{
+	stat_add_hot(STAT_CAPTURED, 1);
+	stat_add_hot(STAT_CAPTURED_BYTES, size);
+}
+
+void *block_alloc_cached(size_t size, size_t align)
+{
+	uint32_t len = (uint32_t)((size + ARENA_GRANULE - 1) / ARENA_GRANULE);
+	void *p;
+
+	if (!size || size > CACHE_LEN_MAX * ARENA_GRANULE || align > ARENA_GRANULE)
+		return NULL;
+	p = take_cached(len);
+	if (p)
+		count_captured(size);
+	return p;
+}
+
 void *block_alloc(size_t size, size_t align, bool zero)
 {
 	bool clean = false;
@@ -241,8 +328,7 @@ void *block_alloc(size_t size, size_t align, bool zero)
 	}
 	if (zero && !clean)
 		memset(p, 0, (size_t)len * ARENA_GRANULE);
-	stat_add(STAT_CAPTURED, 1);
-	stat_add(STAT_CAPTURED_BYTES, size);
+	count_captured(size);
 	return p;
 }
 
@@ -253,7 +339,7 @@ static bool find_block(const void *p, struct arena **ret_arena, uint32_t *ret_at
 	size_t offset = a ? (size_t)((const char *)p - a->base) : 1;
 	uint32_t at = (uint32_t)(offset / ARENA_GRANULE);
 
-	if (!a || offset % ARENA_GRANULE || a->granules[at].state != USED)
+	if (!a || offset % ARENA_GRANULE || state_of(a, at) != USED)
 		return false;
 	*ret_arena = a;
 	*ret_at = at;
@@ -262,7 +348,8 @@ static bool find_block(const void *p, struct arena **ret_arena, uint32_t *ret_at
 
 static void forget_tags(struct arena *a, uint32_t at, uint32_t len)
 {
-	a->granules[at].state = a->granules[at + len - 1].state = UNUSED;
+	set_state(a, at, UNUSED);
+	set_state(a, at + len - 1, UNUSED);
 }
 
 static void release_if_empty(struct arena *a)
@@ -289,6 +376,27 @@ static void free_locked(struct arena *a, uint32_t at)
 		sys_madvise(p, (size_t)len * ARENA_GRANULE, MADV_DONTNEED);
 	give_back(a, at, len);
 	release_if_empty(a);
+}
+
+/* Leave it where its thread finds it again. */
+bool block_free_cached(void *p)
+{
+	struct arena *a = arena_of(p);
+	size_t offset = a ? (size_t)((char *)p - a->base) : 1;
+	uint32_t at = (uint32_t)(offset / ARENA_GRANULE);
+	uint32_t len;
+
+	if (!a || offset % ARENA_GRANULE || a->state != ARENA_SHARED ||
+	    atomic_load_explicit(&extents_odd, memory_order_relaxed))
+		return false;
+	len = a->granules[at].len;
+	/* The change of state also catches a block that is freed twice. */
+	if (len > CACHE_LEN_MAX || !change_state(a, at, USED, CACHED))
+		return false;
+	if (cache_give(p, len))
+		return true;
+	change_state(a, at, CACHED, USED);
+	return false;
 }
 
 void block_free(void *p)
@@ -335,8 +443,7 @@ static bool grow(struct arena *a, uint32_t at, uint32_t len)
 	uint32_t need = len - have;
 	uint32_t room;
 
-	if (a->state != ARENA_SHARED || at + have >= a->high ||
-	    a->granules[at + have].state != FREE)
+	if (a->state != ARENA_SHARED || at + have >= a->high || state_of(a, at + have) != FREE)
 		return false;
 	room = a->granules[at + have].len;
 	if (room < need)
@@ -373,7 +480,7 @@ bool block_resize(void *p, size_t size)
 void blocks_for_each_used(struct arena *a, void (*each)(char *at, size_t len, void *arg), void *arg)
 {
 	for (uint32_t at = 0; at < a->high; at += a->granules[at].len)
-		if (a->granules[at].state == USED)
+		if (state_of(a, at) == USED)
 			each(a->base + (size_t)at * ARENA_GRANULE,
 			     (size_t)a->granules[at].len * ARENA_GRANULE, arg);
 }
@@ -384,25 +491,32 @@ void blocks_retire(struct arena *a)
 	release_if_empty(a);
 }
 
+static bool run_valid(const struct arena *a, uint32_t at)
+{
+	uint32_t len = a->granules[at].len;
+	uint8_t first = state_of(a, at);
+	uint32_t last = at + len - 1;
+
+	if (!len || at + len > a->high || first == UNUSED || a->granules[last].len != len)
+		return false;
+	return state_of(a, last) == first || (first == CACHED && state_of(a, last) == USED);
+}
+
 static bool arena_valid(const struct arena *a)
 {
+	uint8_t before = UNUSED;
 	uint32_t used = 0;
 	uint32_t at = 0;
-	uint8_t before = UNUSED;
 
 	while (at < a->high) {
-		const struct granule *first = &a->granules[at];
-		const struct granule *last = first->len ? &a->granules[at + first->len - 1] : first;
+		uint8_t state = state_of(a, at);
 
-		if (!first->len || at + first->len > a->high || last->len != first->len ||
-		    last->state != first->state || first->state == UNUSED)
+		if (!run_valid(a, at) || (state == FREE && before == FREE))
 			return false;
-		if (first->state == FREE && before == FREE)
-			return false;
-		if (first->state == USED)
-			used += first->len;
-		before = first->state;
-		at += first->len;
+		if (state != FREE)
+			used += a->granules[at].len;
+		before = state;
+		at += a->granules[at].len;
 	}
 	return at == a->high && used == a->used;
 }

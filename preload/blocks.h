@@ -4,7 +4,8 @@
  *
  * Blocks are runs of whole granules (4 KiB) and start on one.  One lock; it is
  * held for a few dozen instructions, except while an arena is made, and is
- * taken by fork.c around a fork.  Blocks in RETIRED arenas can be freed, not
+ * taken by fork.c around a fork.  Small blocks that are freed are kept for a
+ * moment, where no lock is needed (block_cache.h).  Blocks in RETIRED arenas can be freed, not
  * made.
  */
 #ifndef UBLKZC_PRELOAD_BLOCKS_H
@@ -33,6 +34,14 @@ extern const struct blocks_events blocks_events;
  */
 void *block_alloc(size_t size, size_t align, bool zero);
 
+/*
+ * The quick ways, for which no lock is taken and errno stays: a block freed a
+ * moment ago (its content is what it was; @align as above), and leaving one
+ * for that.  NULL or false: block_alloc() and block_free() have to do it.
+ */
+void *block_alloc_cached(size_t size, size_t align);
+bool block_free_cached(void *p);
+
 /* @p as block_alloc returned it.  Anything else in the reservation is
  * counted and ignored. */
 void block_free(void *p);
@@ -51,6 +60,9 @@ void blocks_lock_reset(void);  /* in a child: its only thread holds nothing */
 /* Call @each for every run of used granules of @a. */
 void blocks_for_each_used(struct arena *a, void (*each)(char *at, size_t len, void *arg),
 			  void *arg);
+
+/* Free what was kept for reuse.  Lock held. */
+void blocks_drain_cache(void);
 
 /* No new blocks in @a from here on.  Lock held. */
 void blocks_retire(struct arena *a);

@@ -21,7 +21,7 @@ static unsigned int nr_entries; /* entries from here on were never used */
 static _Atomic uintptr_t lowest = UINTPTR_MAX;
 static _Atomic uintptr_t highest;
 /* Something was changed once: freed blocks may have to be restored. */
-static atomic_bool odd;
+atomic_bool extents_odd;
 
 bool extents_touch(const void *addr, size_t len)
 {
@@ -169,7 +169,7 @@ static bool restore(const struct extent *piece, void *arg)
 
 bool extents_restore(void *addr, size_t len)
 {
-	if (!atomic_load_explicit(&odd, memory_order_relaxed))
+	if (!atomic_load_explicit(&extents_odd, memory_order_relaxed))
 		return true;
 	return extents_room() && extents_each(addr, len, restore, NULL);
 }
@@ -190,7 +190,8 @@ void extents_change(const void *addr, size_t len, enum extent_change what, int v
 	for (unsigned int i = 0; i < nr_entries; i++)
 		if (meets(&table[i], addr, len))
 			set(&table[i], what, value);
-	atomic_store_explicit(&odd, true, memory_order_relaxed);
+	if (what != EXTENT_OWN && what != EXTENT_LOCKED)
+		atomic_store_explicit(&extents_odd, true, memory_order_relaxed);
 }
 
 bool extents_each(const void *addr, size_t len, bool (*each)(const struct extent *piece, void *arg),

@@ -64,6 +64,9 @@ void extents_cut(const void *addr, size_t len);
 /* Set an attribute of what lies in the range.  Room must be there. */
 void extents_change(const void *addr, size_t len, enum extent_change what, int value);
 
+/* Was anything ever changed?  If not, extents_restore() has nothing to do. */
+extern atomic_bool extents_odd;
+
 /* The range is to be used anew: readable, writable, inherited by children.
  * False: there was no room to note it, so it must not be used. */
 bool extents_restore(void *addr, size_t len);

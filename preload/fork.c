@@ -111,6 +111,7 @@ void fork_prepare(void)
 	if (!shim.owner || !shim_is_owner())
 		return;
 	blocks_lock();
+	blocks_drain_cache();
 	forking.active = true;
 	forking.copy = false;
 	live = live_bytes();
@@ -287,6 +288,7 @@ void fork_child(void)
 	session_forget();
 	stats_reset();
 	close_pipe_end(0);
+	blocks_drain_cache(); /* what threads left there since prepare */
 	for (unsigned int i = 0; i < arena_slots; i++)
 		disown(&arenas[i]);
 	if (forking.copy && forking.pipe[1] >= 0)

@@ -146,6 +146,9 @@ __attribute__((constructor(101))) static void start(void)
 	stats_start(program_invocation_short_name, shim.off_reason);
 	shim.watch = shim.off_reason == NULL;
 	shim.on = shim.off_reason == NULL;
+	shim.plain_below = !shim.on				  ? SIZE_MAX
+			   : shim.malloc_min < PROFILE_MALLOC_MIN ? shim.malloc_min
+								  : PROFILE_MALLOC_MIN;
 	errno = saved;
 }
 

@@ -7,15 +7,13 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define POOL_SIZE 16384 /* bytes; dlsym has been seen to take a few hundred */
-
 struct next next;
 
 enum { UNRESOLVED, RESOLVING, RESOLVED };
 
 static atomic_int state;
-static _Alignas(64) char pool[POOL_SIZE];
-static atomic_size_t pool_used;
+_Alignas(64) char next_pool[NEXT_POOL_SIZE];
+static atomic_size_t pool_used; /* bytes */
 
 #define RESOLVE(field, symbol) (next.field = (__typeof__(next.field))dlsym(RTLD_NEXT, symbol))
 
@@ -79,20 +77,15 @@ void *next_pool_alloc(size_t size, size_t align)
 	size_t need = (size + align + 63) & ~(size_t)63;
 	size_t at;
 
-	if (need < size || need > POOL_SIZE)
+	if (need < size || need > NEXT_POOL_SIZE)
 		return NULL;
 	at = atomic_fetch_add(&pool_used, need);
-	if (at + need > POOL_SIZE)
+	if (at + need > NEXT_POOL_SIZE)
 		return NULL;
-	return (void *)(((uintptr_t)pool + at + align - 1) & ~(uintptr_t)(align - 1));
-}
-
-bool next_pool_owns(const void *p)
-{
-	return (size_t)((const char *)p - pool) < POOL_SIZE;
+	return (void *)(((uintptr_t)next_pool + at + align - 1) & ~(uintptr_t)(align - 1));
 }
 
 size_t next_pool_size(const void *p)
 {
-	return (size_t)(pool + POOL_SIZE - (const char *)p);
+	return (size_t)(next_pool + NEXT_POOL_SIZE - (const char *)p);
 }

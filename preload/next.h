@@ -56,9 +56,18 @@ bool next_ready(void);
 
 extern struct next next;
 
-/* The pool for allocations made while resolving. */
+/* The pool for allocations made while resolving: bytes; dlsym has been seen to
+ * take a few hundred. */
+#define NEXT_POOL_SIZE 16384UL
+
+extern char next_pool[NEXT_POOL_SIZE];
+
 void *next_pool_alloc(size_t size, size_t align);
-bool next_pool_owns(const void *p);
+static inline bool next_pool_owns(const void *p)
+{
+	return (size_t)((const char *)p - next_pool) < NEXT_POOL_SIZE;
+}
+
 size_t next_pool_size(const void *p); /* an upper bound of what may be read */
 
 #endif

@@ -301,15 +301,30 @@ static void ask_to_look(struct session *s)
 		stat_add(STAT_SCANS, 1);
 }
 
+/* -ETIMEDOUT: some are still to come. */
+static int wait_for_answers(struct session *s, long long deadline)
+{
+	struct wire_reply reply;
+
+	while (s->live && (nr_pending(s) || s->scan_seq)) {
+		int ret = read_reply(s->fd, deadline, &reply);
+
+		if (ret == -ETIMEDOUT)
+			return ret;
+		if (ret)
+			lose(s);
+		else
+			note_reply(s, &reply);
+	}
+	return 0;
+}
+
 /*
  * Also the answers to what was sent before are waited for: a buffer allocated
  * just before the open is as good as registered when the open returns.
  */
 static void hand_over_all(struct session *s)
 {
-	struct wire_reply reply;
-	long long deadline;
-
 	for (unsigned int i = 0; i < arena_slots; i++)
 		prepare_slot(i);
 	blocks_lock();
@@ -319,17 +334,18 @@ static void hand_over_all(struct session *s)
 	if (shared_generation() != s->scanned && s->live && !s->legacy)
 		ask_to_look(s);
 	/* Populating took its time; the server has its own. */
-	deadline = sys_now_ms() + (long long)config.connect_ms;
-	while (s->live && (nr_pending(s) || s->scan_seq)) {
-		int ret = read_reply(s->fd, deadline, &reply);
+	if (wait_for_answers(s, sys_now_ms() + (long long)config.connect_ms))
+		stop_waiting(s);
+}
 
-		if (ret == -ETIMEDOUT)
-			stop_waiting(s);
-		else if (ret)
-			lose(s);
-		else
-			note_reply(s, &reply);
-	}
+/*
+ * The program is about to do I/O in the new arena, which is copied until the
+ * server has it: worth a moment, but the program is in malloc.
+ */
+static long long allocation_wait_ms(void)
+{
+	return config.connect_ms < SESSION_ALLOC_WAIT_MS ? (long long)config.connect_ms
+							 : SESSION_ALLOC_WAIT_MS;
 }
 
 static void send_to_all(struct arena *a)
@@ -340,9 +356,14 @@ static void send_to_all(struct arena *a)
 		missed = true;
 		return;
 	}
-	for (unsigned int i = 0; i < SESSIONS_MAX; i++)
-		if (sessions[i].used && usable(&sessions[i]))
-			hand_over(&sessions[i], a);
+	for (unsigned int i = 0; i < SESSIONS_MAX; i++) {
+		struct session *s = &sessions[i];
+
+		if (!s->used || !usable(s))
+			continue;
+		hand_over(s, a);
+		wait_for_answers(s, sys_now_ms() + allocation_wait_ms());
+	}
 	atomic_flag_clear(&busy);
 }
 

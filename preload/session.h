@@ -5,8 +5,9 @@
  * A session is made when a descriptor with O_DIRECT turns out to live on a
  * ublk disk ("arming").  Arming waits for the server, at most
  * UBLKZC_CONNECT_MS milliseconds a step (HELLO, then the answers to all ADDs).
- * Later arenas are sent without waiting, except to servers of the older
- * protocol, which has no answer that could be read later.  No outcome changes
+ * For later arenas, which come about in malloc, it waits SESSION_ALLOC_WAIT_MS
+ * at most; for servers of the older protocol, which has no answer that could be
+ * read later, as long as for others when arming.  No outcome changes
  * the result of the program's call.
  */
 #ifndef UBLKZC_PRELOAD_SESSION_H
@@ -16,8 +17,9 @@
 
 #include "arena.h"
 
-#define SESSIONS_MAX 16U      /* ublk disks one process can be armed for */
-#define SESSION_RETRY_MS 1000 /* between attempts for one disk */
+#define SESSIONS_MAX 16U	 /* ublk disks one process can be armed for */
+#define SESSION_RETRY_MS 1000	 /* between attempts for one disk */
+#define SESSION_ALLOC_WAIT_MS 20 /* at most, for the answer to an arena made by malloc */
 
 /* Is there at least one session?  Any thread. */
 bool session_armed(void);

@@ -105,6 +105,10 @@ void stats_reset(void)
 		stats_report = take_slot();
 	for (int i = 0; i < STAT_NR; i++)
 		atomic_store_explicit(&stats_report->counters[i], 0, memory_order_relaxed);
+	for (int shard = 0; shard < 1 << REPORT_SHARD_BITS; shard++)
+		for (int i = 0; i < STAT_HOT_NR; i++)
+			atomic_store_explicit(&stats_report->hot[shard].counters[i], 0,
+					      memory_order_relaxed);
 	if (parent != stats_report)
 		stats_start(parent->program, NULL);
 }

@@ -9,12 +9,24 @@
 #define UBLKZC_PRELOAD_STATS_H
 
 #include "common/report.h"
+#include "shard.h"
 
 extern struct report *stats_report; /* never NULL */
 
 static inline void stat_add(enum stat_id which, unsigned long long n)
 {
 	atomic_fetch_add_explicit(&stats_report->counters[which], n, memory_order_relaxed);
+}
+
+/* For those below STAT_HOT_NR.  Without a locked instruction: threads of one
+ * shard that count at once may lose one. */
+static inline void stat_add_hot(enum stat_id which, unsigned long long n)
+{
+	atomic_ullong *counter =
+		&stats_report->hot[thread_shard(REPORT_SHARD_BITS)].counters[which];
+
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
 }
 
 static inline unsigned long long stat_get(enum stat_id which)

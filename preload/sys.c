@@ -5,12 +5,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/single_threaded.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-/* Descriptors are moved to this number or above if the limit allows. */
+/*
+ * Descriptors are moved to this number or above if the limit allows.  The kernel's
+ * table begins with 64; growing it makes a process with threads wait for
+ * milliseconds (expand_fdtable in fs/file.c), so there the number is below.
+ */
 #define HIGH_FD 512
+#define HIGH_FD_THREADS 44
 
 long sys_call(long nr, long a, long b, long c, long d, long e, long f)
 {
@@ -84,7 +90,8 @@ void sys_sleep_us(long us)
 
 int sys_move_fd_high(int fd)
 {
-	long high = sys_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD, 0, 0, 0);
+	int from = __libc_single_threaded ? HIGH_FD : HIGH_FD_THREADS;
+	long high = sys_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, from, 0, 0, 0);
 
 	if (high < 0)
 		return fd; /* a low RLIMIT_NOFILE: it works where it is */

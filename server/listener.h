@@ -28,7 +28,7 @@ struct listener_limits {
 };
 
 #define LISTENER_LIMITS_DEFAULT                                                                    \
-	((struct listener_limits){ .max_clients = 1024, .max_buffers = 64, .hello_timeout = 5 })
+	((struct listener_limits){ .max_clients = 1024, .max_buffers = 256, .hello_timeout = 5 })
 
 struct client;
 

@@ -49,7 +49,7 @@ static const struct option_row rows[] = {
 	{ OPT_SHM_FILE, "shm-file", "FILE",
 	  "register a hugetlbfs or tmpfs file that clients map themselves; may be repeated" },
 	{ OPT_MAX_CLIENTS, "max-clients", "NR", "connections of clients; default 1024" },
-	{ OPT_MAX_BUFFERS, "max-buffers", "NR", "registered buffers per client; default 64" },
+	{ OPT_MAX_BUFFERS, "max-buffers", "NR", "registered buffers per client; default 256" },
 	{ OPT_MAX_CLIENT_BYTES, "max-client-bytes", "SIZE",
 	  "registered memory per client; default: three quarters of the machine's" },
 	{ OPT_MAX_BYTES, "max-bytes", "SIZE",
@@ -248,7 +248,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		.depth = 128,
 		.max_io = 1U << 20,
 		.max_clients = 1024,
-		.max_buffers = 64,
+		.max_buffers = 256,
 	};
 	struct option longs[NR_ROWS + 1] = { 0 };
 	char shorts[2 * NR_ROWS + 1];

@@ -78,12 +78,16 @@ measure_share() {
 # writes, which is nobody's direct I/O: the block layer marks it as metadata (M).
 measure_direct_share() {
     local tracing=/sys/kernel/tracing metadata
-    mountpoint -q $tracing || mount -t tracefs tracefs $tracing
-    echo 65536 >$tracing/buffer_size_kb
+    # Switched on once and left on, and without the names of processes: each change
+    # patches the running kernel, which emulated processors do not always survive.
+    if ! mountpoint -q $tracing; then
+        mount -t tracefs tracefs $tracing
+        echo 65536 >$tracing/buffer_size_kb
+        echo 0 >$tracing/options/record-cmd
+        echo 1 >$tracing/events/block/block_bio_queue/enable
+    fi
     echo >$tracing/trace
-    echo 1 >$tracing/events/block/block_bio_queue/enable
     measure_share "$@"
-    echo 0 >$tracing/events/block/block_bio_queue/enable
     grep -q 'entries-in-buffer/entries-written: \([0-9]*\)/\1 ' $tracing/trace ||
         fail "the trace overflowed: $(grep entries-in $tracing/trace)"
     metadata=$(awk '$0 ~ "block_bio_queue: " major "," minor " [A-Z]*M" {

@@ -77,6 +77,6 @@ check_checksums() {
 leave_root() {
     local dir
     for dir in "${MOUNTED[@]}"; do
-        umount -lR "$dir"
+        umount -lR "$dir" 2>/dev/null || :
     done
 }

@@ -59,7 +59,11 @@ static void allocate(struct worker *w, struct slot *s)
 
 	s->size = random_size(&w->seed);
 	s->fill = (unsigned char)(rand_r(&w->seed) | 1);
-	s->p = block_alloc(s->size, align, zero);
+	s->p = block_alloc_cached(s->size, align);
+	if (s->p && zero)
+		memset(s->p, 0, s->size);
+	if (!s->p)
+		s->p = block_alloc(s->size, align, zero);
 	if (!s->p || !arena_owns(s->p) || (uintptr_t)s->p % align || block_size(s->p) < s->size ||
 	    (zero && !all_zero(s->p, s->size))) {
 		w->errors++;
@@ -97,7 +101,8 @@ static void *work(void *arg)
 			resize(w, s);
 			continue;
 		}
-		block_free(s->p);
+		if (!block_free_cached(s->p))
+			block_free(s->p);
 		s->p = NULL;
 	}
 	for (int i = 0; i < SLOTS; i++)
@@ -110,6 +115,9 @@ static uint32_t used_granules(void)
 {
 	uint32_t used = 0;
 
+	blocks_lock();
+	blocks_drain_cache();
+	blocks_unlock();
 	for (unsigned int i = 0; i < arena_slots; i++)
 		used += arenas[i].used;
 	return used;
@@ -197,6 +205,25 @@ static void what_is_no_block_is_ignored(void **state)
 	assert_int_equal(stat_get(STAT_BAD_FREE), before + 4);
 }
 
+static void a_block_is_cached_once(void **state)
+{
+	char *p = block_alloc(4096, 4096, false);
+	unsigned long long before = stat_get(STAT_BAD_FREE);
+
+	(void)state;
+	assert_true(block_free_cached(p));
+	assert_false(block_free_cached(p)); /* twice */
+	assert_false(block_free_cached(p + 1));
+	block_free(p);
+	assert_int_equal(stat_get(STAT_BAD_FREE), before + 1);
+	assert_int_equal(block_size(p), 0);
+	assert_ptr_equal(block_alloc_cached(4096, 4096), p);
+	assert_null(block_alloc_cached(4096, 4096));
+	assert_null(block_alloc_cached(0, 4096));
+	assert_int_equal(block_size(p), 4096);
+	block_free(p);
+}
+
 static void what_does_not_fit_is_left_to_libc(void **state)
 {
 	(void)state;
@@ -223,6 +250,7 @@ int main(void)
 		cmocka_unit_test(blocks_never_share_a_page),
 		cmocka_unit_test(free_runs_join_whatever_made_them),
 		cmocka_unit_test(what_is_no_block_is_ignored),
+		cmocka_unit_test(a_block_is_cached_once),
 		cmocka_unit_test(what_does_not_fit_is_left_to_libc),
 	};
 

@@ -99,6 +99,28 @@ static void wait_byte(int fd)
 	assert_int_equal(read(fd, &byte, 1), 1);
 }
 
+/* What was freed before a fork is not handed out again from where no server sees it. */
+static void freed_blocks_do_not_outlive_a_fork(void **state)
+{
+	char *p = block_alloc(SIZE, 4096, false);
+	pid_t pid;
+
+	(void)state;
+	assert_true(block_free_cached(p));
+	pid = fork();
+	if (pid == 0) {
+		CHECK(!block_alloc_cached(SIZE, 4096), 1);
+		p = block_alloc(SIZE, 4096, false);
+		CHECK(p && arena_of(p)->state == ARENA_SHARED, 2);
+		_exit(0);
+	}
+	expect_exit_0(pid);
+	assert_null(block_alloc_cached(SIZE, 4096));
+	p = block_alloc(SIZE, 4096, false);
+	assert_int_equal(arena_of(p)->state, ARENA_SHARED);
+	block_free(p);
+}
+
 static void both_sides_keep_their_own(void **state)
 {
 	int go[2], done[2];
@@ -311,6 +333,7 @@ static void the_parent_does_not_hang_on_a_child_that_dies(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		BOTH(freed_blocks_do_not_outlive_a_fork),
 		BOTH(both_sides_keep_their_own),
 		BOTH(both_sides_go_on_allocating),
 		BOTH(nested_forks),
