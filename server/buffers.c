@@ -3,7 +3,10 @@
  * buffers.c - see the picture in buffers.h.
  *
  * Invariant: a buffer is published exactly while the kernel may name its
- * index, so a queue thread never finds an index without its memory.
+ * index, so a queue thread never finds an index without its memory.  The kernel
+ * may give an index to the next buffer before we have read that the last one
+ * is unregistered; so nothing is registered while an unregistration is under
+ * way, or a queue thread could take the old buffer's memory for the new one's.
  */
 #include "buffers.h"
 
@@ -32,6 +35,7 @@ struct buffer {
 	ino_t ino;
 	uint64_t offset;
 	enum buffer_state state;
+	bool waiting;	    /* REGISTERING, but the kernel was not asked yet */
 	unsigned int index; /* meaningful when not REGISTERING */
 	struct buffer_view view;
 	struct uapi_shmem_buf_reg reg; /* the kernel reads it while registering */
@@ -90,7 +94,9 @@ static void start_unregister(struct buffers *b, struct buffer *buf)
 		/* It stays registered and mapped, which is safe; and is said. */
 		log_error(ret, "unregister buffer %u", buf->index);
 		buf->state = LIVE;
+		return;
 	}
+	b->unregistering++;
 }
 
 static int start_register(struct buffers *b, struct buffer *buf)
@@ -101,7 +107,29 @@ static int start_register(struct buffers *b, struct buffer *buf)
 		.len = buf->view.len,
 		.flags = buf->view.read_only ? UAPI_SHMEM_BUF_READ_ONLY : 0,
 	};
-	return b->backend.reg(b->backend.arg, &buf->reg, buf);
+	buf->waiting = b->unregistering > 0;
+	return buf->waiting ? 0 : b->backend.reg(b->backend.arg, &buf->reg, buf);
+}
+
+static struct buffer *find_waiting(const struct buffers *b)
+{
+	struct buffer *buf = b->first;
+
+	while (buf && !buf->waiting)
+		buf = buf->next;
+	return buf;
+}
+
+static void register_waiting(struct buffers *b)
+{
+	struct buffer *buf;
+
+	while (!b->unregistering && (buf = find_waiting(b))) {
+		int ret = buf->uses ? start_register(b, buf) : -ECANCELED;
+
+		if (ret)
+			refuse(b, buf, ret);
+	}
 }
 
 static void registered(struct buffers *b, struct buffer *buf, int res)
@@ -124,6 +152,7 @@ static void unregistered(struct buffers *b, struct buffer *buf, int res)
 {
 	int ret;
 
+	b->unregistering--;
 	if (res == -EINTR || res == -EAGAIN) {
 		start_unregister(b, buf);
 		return;
@@ -154,6 +183,7 @@ void buffers_finished(struct buffers *b, void *cookie, int res)
 		registered(b, buf, res);
 	else
 		unregistered(b, buf, res);
+	register_waiting(b);
 }
 
 static struct buffer *find(struct buffers *b, const struct stat *st,

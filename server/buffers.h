@@ -49,6 +49,7 @@ struct buffers {
 	uint64_t max_bytes; /* all buffers together */
 	uint64_t bytes;	    /* registered or about to be */
 	unsigned int nr;
+	unsigned int unregistering; /* asked of the backend, not answered */
 	struct buffer *first;
 };
 

@@ -95,7 +95,11 @@ static enum wire_reason reason;
 static int add(void *client, uint32_t seq, uint64_t offset)
 {
 	struct buffer_request req = {
-		.fd = memfd, .offset = offset, .len = LEN, .client = client, .seq = seq,
+		.fd = memfd,
+		.offset = offset,
+		.len = LEN,
+		.client = client,
+		.seq = seq,
 	};
 
 	return buffers_add(&b, &req, &reason);
@@ -140,6 +144,43 @@ static void the_same_memory_is_registered_once(void **state)
 	assert_true(registry_any(&registry)); /* until the kernel says so */
 	buffers_finished(&b, driver.cookie, 0);
 	assert_false(registry_any(&registry));
+	assert_int_equal(b.nr, 0);
+}
+
+/*
+ * The kernel may name an index again before we have read that its last buffer is
+ * gone; a request for it must never find the old memory.
+ */
+static void nothing_is_registered_while_an_index_may_be_reused(void **state)
+{
+	struct buffer_view view;
+	void *unregistering;
+
+	(void)state;
+	assert_int_equal(add(&one, 1, 0), 0);
+	buffers_finished(&b, driver.cookie, 0);
+	buffers_forget_client(&b, &one);
+	assert_int_equal(driver.unregs, 1);
+	unregistering = driver.cookie;
+	assert_int_equal(add(&two, 2, LEN), 0);
+	assert_int_equal(driver.regs, 1); /* not asked yet */
+	assert_int_equal(answer.nr, 1);
+	buffers_finished(&b, unregistering, 0);
+	assert_false(registry_any(&registry));
+	assert_int_equal(driver.regs, 2);
+	buffers_finished(&b, driver.cookie, 0);
+	assert_true(registry_view(&registry, 0, &view));
+	assert_int_equal(answer.nr, 2);
+	assert_ptr_equal(answer.client, &two);
+
+	/* Who leaves while waiting is not registered at all. */
+	buffers_forget_client(&b, &two);
+	unregistering = driver.cookie;
+	assert_int_equal(add(&one, 3, 0), 0);
+	buffers_forget_client(&b, &one);
+	assert_int_equal(b.nr, 2);
+	buffers_finished(&b, unregistering, 0);
+	assert_int_equal(driver.regs, 2);
 	assert_int_equal(b.nr, 0);
 }
 
@@ -221,6 +262,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(is_published_once_the_kernel_named_it),
 		T(the_same_memory_is_registered_once),
+		T(nothing_is_registered_while_an_index_may_be_reused),
 		T(a_client_that_leaves_while_registering),
 		T(added_again_while_it_is_being_unregistered),
 		T(what_the_kernel_refuses_is_answered_and_forgotten),
