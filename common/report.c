@@ -109,8 +109,7 @@ static const char *why_not_captured(const struct report *r, char *text, unsigned
 {
 	const char *word = NULL;
 
-	if (report_get(r, STAT_CAPTURED) || report_get(r, STAT_MAPPINGS) ||
-	    report_get(r, STAT_SCANS))
+	if (report_get(r, STAT_CAPTURED) || report_get(r, STAT_MAPPINGS))
 		return NULL;
 	if (report_get(r, STAT_NO_ARENA))
 		return "no memory could be shared: RLIMIT_AS or RLIMIT_FSIZE is set, memfd_create "
@@ -119,12 +118,17 @@ static const char *why_not_captured(const struct report *r, char *text, unsigned
 		word = report_get(r, STAT_MMAP_OFF) ? "malloc mmap" : "malloc";
 	else if (report_get(r, STAT_MMAP_OFF))
 		word = "mmap";
+	if (!word && report_get(r, STAT_SCANS))
+		return NULL;
 	if (!word)
 		return "no allocation looked like a direct-I/O buffer: the program may take them "
 		       "from an allocator of its own";
 	log_format(text, size,
-		   "its buffers may come from plain memory, which is not captured for it: try "
+		   "%sits buffers may come from plain memory, which is not captured for it: try "
 		   "UBLKZC_PROFILE='%s %s'",
+		   report_get(r, STAT_SCANS) ? "only memory it shares itself was registered; if "
+					       "that is not all its I/O, "
+					     : "",
 		   r->program, word);
 	return text;
 }

@@ -38,7 +38,7 @@ _Atomic size_t arena_reserved;
 struct arena arenas[ARENAS_MAX];
 unsigned int arena_slots;
 atomic_ushort arena_map[ARENA_RESERVE / ARENA_ALIGN];
-static unsigned int nr_made; /* for the next arena's size and name */
+static unsigned int nr_made; /* for the next arena's name */
 
 static size_t round_up(size_t n, size_t to)
 {
@@ -73,6 +73,24 @@ static bool reserve(void)
 		return true;
 	}
 	return false;
+}
+
+void arena_trim_reservation(void)
+{
+	size_t keep = 0;
+
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		const struct arena *a = &arenas[i];
+
+		if (a->state == ARENA_EMPTY || !a->granules)
+			continue;
+		if ((size_t)(a->base - arena_base) + a->len > keep)
+			keep = (size_t)(a->base - arena_base) + a->len;
+	}
+	if (keep == arena_reserved)
+		return;
+	sys_munmap(arena_base + keep, arena_reserved - keep);
+	atomic_store_explicit(&arena_reserved, keep, memory_order_release);
 }
 
 static void map_arena(const struct arena *a, unsigned short slot)
@@ -114,13 +132,15 @@ static size_t bytes_in_arenas(void)
 	return sum;
 }
 
-/* Double from arena to arena, so that they stay few. */
+/* Double from arena to arena, so that they stay few; those that a fork has
+ * retired do not count, or each fork would double the next. */
 static size_t next_size(size_t bytes)
 {
 	uint64_t size = config.arena_first;
 
-	for (unsigned int i = 0; i < nr_made && size < ARENA_GROWTH_MAX; i++)
-		size *= 2;
+	for (unsigned int i = 0; i < arena_slots && size < ARENA_GROWTH_MAX; i++)
+		if (arenas[i].state == ARENA_SHARED && arenas[i].granules)
+			size *= 2;
 	size = round_up(size, ARENA_ALIGN);
 	if (size < bytes)
 		size = round_up(bytes, ARENA_ALIGN);

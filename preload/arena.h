@@ -112,6 +112,10 @@ int arena_prepare(struct arena *a);
 /* The same without the lock: @a is a copy, @fd a duplicate of its descriptor. */
 int arena_prepare_copy(const struct arena *a, int fd);
 
+/* Give back the address space that no arena uses: it counts against RLIMIT_AS,
+ * which the program is about to set. */
+void arena_trim_reservation(void);
+
 /* Does a region, or do blocks, live in it? */
 bool arena_in_use(const struct arena *a);
 

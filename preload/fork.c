@@ -24,9 +24,11 @@
 #include "stats.h"
 #include "sys.h"
 
-/* From prepare to parent or child, under the lock. */
+/*
+ * From prepare to parent or child, under the lock; whether this thread's prepare
+ * has taken it, blocks_locked_here() knows.  Other threads may fork meanwhile.
+ */
 static struct {
-	bool active; /* there are arenas, the lock is held */
 	bool copy;
 	int pipe[2]; /* copy: the child writes one byte when done */
 } forking = { .pipe = { -1, -1 } };
@@ -106,13 +108,11 @@ void fork_prepare(void)
 {
 	size_t live;
 
-	forking.active = false;
 	/* Without an owner there is neither an arena nor a session. */
 	if (!shim.owner || !shim_is_owner())
 		return;
 	blocks_lock();
 	blocks_drain_cache();
-	forking.active = true;
 	forking.copy = false;
 	live = live_bytes();
 	if (!live)
@@ -164,7 +164,7 @@ static void wait_for_copy(void)
 
 void fork_parent(void)
 {
-	if (!forking.active)
+	if (!blocks_locked_here())
 		return;
 	if (forking.copy)
 		wait_for_copy();
@@ -280,7 +280,7 @@ static void disown(struct arena *a)
 
 void fork_child(void)
 {
-	if (!forking.active)
+	if (!blocks_locked_here())
 		return;
 	blocks_lock_reset();
 	blocks_lock();

@@ -53,7 +53,7 @@ static void *real_mmap(void *addr, size_t len, int prot, int flags, int fd, off_
 
 	if ((flags & MAP_FIXED) && extents_touch(addr, len))
 		p = address(mapping_replace(addr, len, prot, flags, fd, offset));
-	else if (next_ready() && next.mmap)
+	else if (next_resolved() && next.mmap)
 		p = next.mmap(addr, len, prot, flags, fd, offset);
 	else
 		p = address(sys_mmap(addr, len, prot, flags, fd, offset));
@@ -88,7 +88,7 @@ EXPORT int munmap(void *addr, size_t len)
 
 	if (extents_touch(addr, len))
 		ret = result(mapping_unmap(addr, len));
-	else if (next_ready() && next.munmap)
+	else if (next_resolved() && next.munmap)
 		ret = next.munmap(addr, len);
 	else
 		ret = result(sys_munmap(addr, len));
@@ -101,7 +101,7 @@ EXPORT int mprotect(void *addr, size_t len, int prot)
 {
 	if (extents_touch(addr, len))
 		return result(mapping_protect(addr, len, prot, -1));
-	if (next_ready() && next.mprotect)
+	if (next_resolved() && next.mprotect)
 		return next.mprotect(addr, len, prot);
 	return result(sys_call(SYS_mprotect, (long)addr, (long)len, prot, 0, 0, 0));
 }
@@ -110,7 +110,7 @@ EXPORT int pkey_mprotect(void *addr, size_t len, int prot, int pkey)
 {
 	if (extents_touch(addr, len))
 		return result(mapping_protect(addr, len, prot, pkey));
-	if (next_ready() && next.pkey_mprotect)
+	if (next_resolved() && next.pkey_mprotect)
 		return next.pkey_mprotect(addr, len, prot, pkey);
 	return result(sys_call(SYS_pkey_mprotect, (long)addr, (long)len, prot, pkey, 0, 0));
 }
@@ -119,7 +119,7 @@ EXPORT int madvise(void *addr, size_t len, int advice)
 {
 	if (extents_touch(addr, len))
 		return result(mapping_advise(addr, len, advice));
-	if (next_ready() && next.madvise)
+	if (next_resolved() && next.madvise)
 		return next.madvise(addr, len, advice);
 	return result(sys_madvise(addr, len, advice));
 }
@@ -137,7 +137,7 @@ EXPORT void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
 	if (extents_touch(old, old_len ? old_len : 1) ||
 	    ((flags & MREMAP_FIXED) && extents_touch(to, len)))
 		return address(mapping_move(old, old_len, len, flags, to));
-	if (next_ready() && next.mremap)
+	if (next_resolved() && next.mremap)
 		return next.mremap(old, old_len, len, flags, to);
 	return address(
 		sys_call(SYS_mremap, (long)old, (long)old_len, (long)len, flags, (long)to, 0));
@@ -149,7 +149,7 @@ EXPORT int mlock(const void *addr, size_t len)
 {
 	if (extents_touch(addr, len))
 		return result(mapping_lock(SYS_mlock, addr, len, 0, true));
-	if (next_ready() && next.mlock)
+	if (next_resolved() && next.mlock)
 		return next.mlock(addr, len);
 	return result(sys_call(SYS_mlock, (long)addr, (long)len, 0, 0, 0, 0));
 }
@@ -158,7 +158,7 @@ EXPORT int mlock2(const void *addr, size_t len, unsigned int flags)
 {
 	if (extents_touch(addr, len))
 		return result(mapping_lock(SYS_mlock2, addr, len, flags, true));
-	if (next_ready() && next.mlock2)
+	if (next_resolved() && next.mlock2)
 		return next.mlock2(addr, len, flags);
 	return result(sys_call(SYS_mlock2, (long)addr, (long)len, flags, 0, 0, 0));
 }
@@ -167,14 +167,14 @@ EXPORT int munlock(const void *addr, size_t len)
 {
 	if (extents_touch(addr, len))
 		return result(mapping_lock(SYS_munlock, addr, len, 0, false));
-	if (next_ready() && next.munlock)
+	if (next_resolved() && next.munlock)
 		return next.munlock(addr, len);
 	return result(sys_call(SYS_munlock, (long)addr, (long)len, 0, 0, 0, 0));
 }
 
 EXPORT int mlockall(int flags)
 {
-	int ret = next_ready() && next.mlockall
+	int ret = next_resolved() && next.mlockall
 			  ? next.mlockall(flags)
 			  : result(sys_call(SYS_mlockall, flags, 0, 0, 0, 0, 0));
 
@@ -185,7 +185,7 @@ EXPORT int mlockall(int flags)
 
 EXPORT int munlockall(void)
 {
-	int ret = next_ready() && next.munlockall
+	int ret = next_resolved() && next.munlockall
 			  ? next.munlockall()
 			  : result(sys_call(SYS_munlockall, 0, 0, 0, 0, 0, 0));
 
@@ -198,7 +198,7 @@ EXPORT int munlockall(void)
 
 EXPORT void *shmat(int id, const void *addr, int flags)
 {
-	void *p = next_ready() && next.shmat
+	void *p = next_resolved() && next.shmat
 			  ? next.shmat(id, addr, flags)
 			  : address(sys_call(SYS_shmat, id, (long)addr, flags, 0, 0, 0));
 
@@ -211,7 +211,7 @@ EXPORT void *shmat(int id, const void *addr, int flags)
 
 EXPORT int shmdt(const void *addr)
 {
-	int ret = next_ready() && next.shmdt
+	int ret = next_resolved() && next.shmdt
 			  ? next.shmdt(addr)
 			  : result(sys_call(SYS_shmdt, (long)addr, 0, 0, 0, 0, 0));
 

@@ -54,6 +54,15 @@ static void resolve(void)
 	RESOLVE(munlockall, "munlockall");
 	RESOLVE(shmat, "shmat");
 	RESOLVE(shmdt, "shmdt");
+	RESOLVE(setrlimit, "setrlimit");
+	RESOLVE(setrlimit64, "setrlimit64");
+	RESOLVE(prlimit, "prlimit");
+	RESOLVE(prlimit64, "prlimit64");
+}
+
+bool next_resolved(void)
+{
+	return atomic_load_explicit(&state, memory_order_acquire) == RESOLVED;
 }
 
 bool next_ready(void)
@@ -61,7 +70,7 @@ bool next_ready(void)
 	int expected = UNRESOLVED;
 	int saved;
 
-	if (atomic_load_explicit(&state, memory_order_acquire) == RESOLVED)
+	if (next_resolved())
 		return true;
 	if (!atomic_compare_exchange_strong(&state, &expected, RESOLVING))
 		return expected == RESOLVED;

@@ -12,6 +12,9 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+struct rlimit;
+struct rlimit64;
+
 struct next {
 	void *(*malloc)(size_t);
 	void *(*calloc)(size_t, size_t);
@@ -48,11 +51,21 @@ struct next {
 	int (*munlockall)(void);
 	void *(*shmat)(int, const void *, int);
 	int (*shmdt)(const void *);
+	int (*setrlimit)(int, const struct rlimit *);
+	int (*setrlimit64)(int, const struct rlimit64 *);
+	int (*prlimit)(pid_t, int, const struct rlimit *, struct rlimit *);
+	int (*prlimit64)(pid_t, int, const struct rlimit64 *, struct rlimit64 *);
 };
 
 /* Resolved when this returns true; false: being resolved right now, by the
  * calling thread further up, or by another. */
 bool next_ready(void);
+
+/*
+ * The same, but resolves nothing.  For functions that allocators call while they
+ * initialise themselves: resolving would allocate, and wait for them for ever.
+ */
+bool next_resolved(void);
 
 extern struct next next;
 

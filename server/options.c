@@ -119,7 +119,7 @@ static int set_target(struct options *o, const char *name)
 
 static int set_block_size(struct options *o, const struct option_row *row, const char *value)
 {
-	unsigned int n;
+	unsigned int n = 0;
 	int ret = set_number(row, value, 512, 4096, &n);
 
 	if (ret)
