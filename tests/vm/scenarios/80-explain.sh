@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# What "ublkzc run --explain" says is what happened.
+. "$(dirname "$0")/../lib.sh"
+
+start_file 64M
+job() { # fio arguments
+    "$UBLKZC" run --explain --library "$SHIM" -- fio --name=j --filename="$DEVICE" --rw=randread \
+        --bs=64k --size=16M "$@" >"$SCRATCH/out" 2>"$SCRATCH/said" || fail "$(cat "$SCRATCH/said")"
+}
+says() { # TEXT, DESCRIPTION
+    grep -q -- "$1" "$SCRATCH/said" || fail "$2: no '$1' in: $(cat "$SCRATCH/said")"
+    echo "  $2: $(grep -m 1 -- "$1" "$SCRATCH/said")"
+}
+says_not() {
+    grep -q -- "$1" "$SCRATCH/said" && fail "$2: '$1' in: $(cat "$SCRATCH/said")"
+    return 0
+}
+
+job --direct=1
+says "$DEVICE: 16777216 of 16777216 bytes zero-copy (100.0 %)" "all is well"
+says "sessions with a server" "all is well"
+says_not "opened .* without O_DIRECT" "all is well"
+
+job --direct=0
+says "fio opened $DEVICE without O_DIRECT" "no direct I/O"
+
+job --direct=1 --numjobs=3 --thread=0
+says "fio (4 processes)" "jobs that end by _exit are counted"
+
+"$UBLKZC" run -e --library "$SHIM" --capture aligned -- fio --name=j --filename="$DEVICE" --rw=read \
+    --bs=64k --size=16M --direct=1 >/dev/null 2>"$SCRATCH/said"
+says "try UBLKZC_PROFILE='fio malloc" "its buffers are not captured"
+says "256 requests copied: their memory was not registered" "its buffers are not captured"
+UBLKZC_PROFILE='other malloc' "$UBLKZC" run -e --library "$SHIM" --profile 'fio malloc mmap=4096' -- \
+    fio --name=j --filename="$DEVICE" --rw=read --bs=64k --size=16M --direct=1 >/dev/null 2>"$SCRATCH/said"
+says "(100.0 %)" "with the profile it is told to try"
+
+# A device whose server is not there for clients.
+mv "/run/ublkzc/ublkb$ID.sock" "/run/ublkzc/away"
+mv "/run/ublk/ublkb$ID.sock" "/run/ublk/away"
+job --direct=1
+says "no server behind $DEVICE" "no socket"
+mv /run/ublkzc/away "/run/ublkzc/ublkb$ID.sock"
+mv /run/ublk/away "/run/ublk/ublkb$ID.sock"
+
+(ulimit -v 4000000 && job --direct=1)
+says "no memory could be shared: RLIMIT_AS" "a limit"
+
+start_file 64M --copy-only
+job --direct=1
+says "--copy-only was given" "a server that copies"
+
+# What is not on a ublk disk is said to be so.
+truncate -s 16M "$SCRATCH/plain"
+"$UBLKZC" run -e --library "$SHIM" -- dd if="$SCRATCH/plain" of=/dev/null bs=64k iflag=direct \
+    >/dev/null 2>"$SCRATCH/said" || :
+says "did not go to a ublk disk" "another disk"
