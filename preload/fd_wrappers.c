@@ -17,9 +17,9 @@
 #include <unistd.h>
 
 #include "next.h"
-#include "session.h"
 #include "shim.h"
 #include "stats.h"
+#include "watch.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -32,9 +32,9 @@ static int watched(const char *path, int fd, int flags)
 	if (fd < 0 || (flags & O_PATH) || !shim.watch)
 		return fd;
 	if (flags & O_DIRECT)
-		session_watch_fd(fd);
+		watch_direct(fd);
 	else if (path && stats_in_file())
-		session_note_buffered(path, fd);
+		watch_buffered(path, fd);
 	return fd;
 }
 

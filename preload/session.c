@@ -14,11 +14,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/un.h>
 
 #include "blocks.h"
-#include "common/blkdev.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "config.h"
@@ -26,6 +23,7 @@
 #include "shim.h"
 #include "stats.h"
 #include "sys.h"
+#include "talk.h"
 
 #define INDEX_PENDING (-1) /* an answer is to come, and worth waiting for */
 #define INDEX_NONE (-2)	   /* refused, overdue, or the server's own affair */
@@ -54,8 +52,6 @@ static atomic_uint nr_live;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 static atomic_bool preparing; /* the busy one populates an arena: its own work, no wait */
 static atomic_bool missed;    /* an arena was made while busy: send it afterwards */
-/* st_dev that led to no ublk disk last time: most programs ask for one only. */
-static _Atomic dev_t not_ublk;
 
 bool session_armed(void)
 {
@@ -73,51 +69,6 @@ static void lose(struct session *s)
 	stat_add(STAT_SESSION_LOST, 1);
 	if (!s->legacy && sys_fd_is(s->fd, s->dev, s->ino))
 		sys_close(s->fd);
-}
-
-/* ---- talking ---- */
-
-static int connect_to(const char *dir, unsigned int device, int type)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	long fd;
-	long ret;
-
-	log_format(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, dir, device);
-	fd = sys_call(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, 0, 0, 0);
-	if (fd < 0)
-		return (int)fd;
-	ret = sys_call(SYS_connect, fd, (long)&addr, sizeof(addr), 0, 0, 0);
-	if (ret < 0) {
-		sys_close((int)fd);
-		return (int)ret;
-	}
-	return sys_move_fd_high((int)fd);
-}
-
-/* A reply before @deadline (ms).  0, -ETIMEDOUT, or the connection's end. */
-static int read_reply(int fd, long long deadline, struct wire_reply *ret)
-{
-	char buf[sizeof(*ret) + 1];
-	int fds[WIRE_FDS_MAX];
-	unsigned int nr_fds;
-	long len;
-
-	for (;;) {
-		long long left = deadline - sys_now_ms();
-
-		len = wire_recv(fd, buf, sizeof(buf), fds, &nr_fds);
-		if (len != -EAGAIN && len != -EINTR)
-			break;
-		if (left <= 0)
-			return -ETIMEDOUT;
-		sys_poll_in(fd, (int)left);
-	}
-	if (nr_fds == 1)
-		sys_close(fds[0]); /* a server has none to give */
-	if (len <= 0)
-		return len ? (int)len : -EPIPE;
-	return wire_reply_decode(buf, (size_t)len, ret);
 }
 
 static void note_reply(struct session *s, const struct wire_reply *reply)
@@ -142,7 +93,7 @@ static void drain(struct session *s)
 	struct wire_reply reply;
 	int ret;
 
-	while ((ret = read_reply(s->fd, 0, &reply)) == 0)
+	while ((ret = talk_read_reply(s->fd, 0, &reply)) == 0)
 		note_reply(s, &reply);
 	if (ret != -ETIMEDOUT)
 		lose(s);
@@ -179,7 +130,7 @@ static int send_add(struct session *s, const struct arena *a)
 static int send_legacy(struct session *s, const struct arena *a)
 {
 	long long deadline = sys_now_ms() + (long long)config.connect_ms;
-	int fd = connect_to(config.legacy_dir, s->device, SOCK_STREAM);
+	int fd = talk_connect(config.legacy_dir, s->device, SOCK_STREAM);
 	int32_t index = -1;
 	int ret;
 
@@ -307,7 +258,7 @@ static int wait_for_answers(struct session *s, long long deadline)
 	struct wire_reply reply;
 
 	while (s->live && (nr_pending(s) || s->scan_seq)) {
-		int ret = read_reply(s->fd, deadline, &reply);
+		int ret = talk_read_reply(s->fd, deadline, &reply);
 
 		if (ret == -ETIMEDOUT)
 			return ret;
@@ -338,16 +289,6 @@ static void hand_over_all(struct session *s)
 		stop_waiting(s);
 }
 
-/*
- * The program is about to do I/O in the new arena, which is copied until the
- * server has it: worth a moment, but the program is in malloc.
- */
-static long long allocation_wait_ms(void)
-{
-	return config.connect_ms < SESSION_ALLOC_WAIT_MS ? (long long)config.connect_ms
-							 : SESSION_ALLOC_WAIT_MS;
-}
-
 static void send_to_all(struct arena *a)
 {
 	if (!session_armed())
@@ -362,7 +303,10 @@ static void send_to_all(struct arena *a)
 		if (!s->used || !usable(s))
 			continue;
 		hand_over(s, a);
-		wait_for_answers(s, sys_now_ms() + allocation_wait_ms());
+		/* The program is about to do I/O in it, which is copied until
+		 * the server has it: worth a moment, but this is in malloc. */
+		wait_for_answers(s, sys_now_ms() +
+					    (long long)config.connect_ms / SESSION_ALLOC_WAIT_PART);
 	}
 	atomic_flag_clear(&busy);
 }
@@ -433,7 +377,7 @@ static int say_hello(struct session *s, int proof, long long deadline)
 	req.pid = (uint32_t)sys_getpid();
 	ret = wire_send(s->fd, &req, sizeof(req), proof);
 	if (!ret)
-		ret = read_reply(s->fd, deadline, &reply);
+		ret = talk_read_reply(s->fd, deadline, &reply);
 	if (ret) {
 		stat_add(ret == -ETIMEDOUT ? STAT_DEADLINE : STAT_REFUSED, 1);
 		return ret;
@@ -466,7 +410,7 @@ static int greet(struct session *s, int proof, long long deadline)
 
 static bool legacy_server(unsigned int device)
 {
-	int fd = connect_to(config.legacy_dir, device, SOCK_STREAM);
+	int fd = talk_connect(config.legacy_dir, device, SOCK_STREAM);
 
 	if (fd >= 0)
 		sys_close(fd);
@@ -481,7 +425,7 @@ static void establish(struct session *s, int proof)
 	if (now < s->retry_at)
 		return;
 	s->retry_at = now + SESSION_RETRY_MS;
-	s->fd = connect_to(config.socket_dir, s->device, SOCK_SEQPACKET);
+	s->fd = talk_connect(config.socket_dir, s->device, SOCK_SEQPACKET);
 	s->legacy = s->fd < 0 && legacy_server(s->device);
 	if (s->fd < 0 && !s->legacy) {
 		stats_no_server(s->device);
@@ -588,65 +532,6 @@ void session_arm(unsigned int device, int proof)
 	arm(device, proof);
 	atomic_flag_clear(&busy);
 	send_missed();
-	errno = saved;
-}
-
-enum place { ON_UBLK, NOT_UBLK, UNKNOWN };
-
-/* On which ublk disks does @fd live? */
-static enum place find_place(int fd, struct blkdev_ublk *found)
-{
-	struct statx stx = { 0 };
-	bool disk;
-	dev_t dev;
-	int ret;
-
-	found->nr = 0;
-	if (sys_statx_cached(fd, STATX_TYPE, &stx) < 0)
-		return UNKNOWN;
-	disk = S_ISBLK(stx.stx_mode);
-	dev = makedev(stx.stx_dev_major, stx.stx_dev_minor);
-	if (!disk && dev == atomic_load_explicit(&not_ublk, memory_order_relaxed))
-		return NOT_UBLK;
-	ret = blkdev_find_ublk_fd(fd, found);
-	if (ret < 0 && ret != -ENOTBLK)
-		return UNKNOWN;
-	if (ret == 0 && found->nr)
-		return ON_UBLK;
-	/* A disk's number may be another disk's tomorrow, a mounted file system
-	 * stays where it is. */
-	if (!disk)
-		atomic_store_explicit(&not_ublk, dev, memory_order_relaxed);
-	return NOT_UBLK;
-}
-
-void session_watch_fd(int fd)
-{
-	struct blkdev_ublk found;
-	int saved = errno;
-
-	stat_add(STAT_DIRECT_OPENS, 1);
-	switch (find_place(fd, &found)) {
-	case UNKNOWN:
-		stat_add(STAT_LOOKUP_FAILED, 1);
-		break;
-	case NOT_UBLK:
-		stat_add(STAT_NOT_UBLK, 1);
-		break;
-	case ON_UBLK:
-		for (unsigned int i = 0; i < found.nr; i++)
-			session_arm(found.ids[i], fd);
-	}
-	errno = saved;
-}
-
-void session_note_buffered(const char *path, int fd)
-{
-	struct blkdev_ublk found;
-	int saved = errno;
-
-	if (find_place(fd, &found) == ON_UBLK)
-		stats_buffered_open(path);
 	errno = saved;
 }
 

@@ -5,7 +5,7 @@
  * A session is made when a descriptor with O_DIRECT turns out to live on a
  * ublk disk ("arming").  Arming waits for the server, at most
  * UBLKZC_CONNECT_MS milliseconds a step (HELLO, then the answers to all ADDs).
- * For later arenas, which come about in malloc, it waits SESSION_ALLOC_WAIT_MS
+ * For later arenas, which come about in malloc, it waits a tenth of that
  * at most; for servers of the older protocol, which has no answer that could be
  * read later, as long as for others when arming.  No outcome changes
  * the result of the program's call.
@@ -17,19 +17,14 @@
 
 #include "arena.h"
 
-#define SESSIONS_MAX 16U	 /* ublk disks one process can be armed for */
-#define SESSION_RETRY_MS 1000	 /* between attempts for one disk */
-#define SESSION_ALLOC_WAIT_MS 20 /* at most, for the answer to an arena made by malloc */
+#define SESSIONS_MAX 16U      /* ublk disks one process can be armed for */
+#define SESSION_RETRY_MS 1000 /* between attempts for one disk */
+/* The part of UBLKZC_CONNECT_MS that malloc waits, at most, for the answer to an
+ * arena that it made. */
+#define SESSION_ALLOC_WAIT_PART 10
 
 /* Is there at least one session?  Any thread. */
 bool session_armed(void);
-
-/* @fd was opened with, or has got, O_DIRECT.  Preserves errno. */
-void session_watch_fd(int fd);
-
-/* @path was opened as @fd without O_DIRECT: count it if it is on a ublk disk.
- * Preserves errno. */
-void session_note_buffered(const char *path, int fd);
 
 /* Make a session with /dev/ublkb@device's server, @proof being open on it.
  * Preserves errno. */
