@@ -118,11 +118,6 @@ static void both_decommit(size_t at, size_t len)
 	assert_ptr_equal(mmap(theirs + at, len, PROT_NONE, flags, -1, 0), theirs + at);
 }
 
-static void both_unmap(size_t at, size_t len)
-{
-	assert_int_equal(-mapping_unmap(ours + at, len), error_of(munmap(theirs + at, len)));
-}
-
 static void both_protect(size_t at, size_t len, int prot)
 {
 	int mine = -mapping_protect(ours + at, len, prot, -1);
@@ -178,6 +173,17 @@ static long look(char *at)
 	for (size_t i = 0; i < PAGE; i++)
 		sum = (sum * 31 + page[i]) & 0xffffff;
 	return sum;
+}
+
+/* The hole is filled again, or something else of the process would come to lie there. */
+static void both_unmap(size_t at, size_t len)
+{
+	assert_int_equal(-mapping_unmap(ours + at, len), error_of(munmap(theirs + at, len)));
+	for (size_t i = 0; i < len; i += PAGE) {
+		assert_int_equal(look(ours + at + i), -1);
+		assert_int_equal(look(theirs + at + i), -1);
+	}
+	both_decommit(at, len);
 }
 
 /* The first page that differs, or -1. */
