@@ -23,7 +23,8 @@ make_file_system() {
     chmod 777 "$SCRATCH/mnt" "$SCRATCH"
     # The other root sees what is mounted now.
     local dir
-    for dir in dev proc sys run tmp "$SCRATCH" "$BUILD"; do
+    # (what is temporary lies below /run in the guest)
+    for dir in dev proc sys run "$BUILD"; do
         [ -n "$PGROOT" ] || break
         mkdir -p "$PGROOT/${dir#/}"
         mount --rbind "/${dir#/}" "$PGROOT/${dir#/}"
@@ -75,8 +76,8 @@ check_checksums() {
 }
 
 leave_root() {
-    local dir
-    for dir in "${MOUNTED[@]}"; do
-        umount -lR "$dir" 2>/dev/null || :
+    local i
+    for ((i = ${#MOUNTED[@]} - 1; i >= 0; i--)); do
+        umount -lR "${MOUNTED[i]}"
     done
 }
