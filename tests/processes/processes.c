@@ -627,6 +627,10 @@ static bool passes(const struct check *c)
 
 	fflush(NULL);
 	pid = fork();
+	if (pid < 0) {
+		perror("  fork");
+		return false;
+	}
 	if (pid == 0) {
 		setpgid(0, 0);
 		alarm(DEADLINE);
