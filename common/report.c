@@ -142,11 +142,17 @@ static const char *why_not_all(const struct report *r, char *text, unsigned int 
 	}
 	if (report_get(r, STAT_ARENAS_RETIRED))
 		return "a fork made buffers private, which are copied since: UBLKZC_FORK=copy "
-		       "keeps "
-		       "them";
+		       "keeps them";
 	if (report_get(r, STAT_NO_ARENA))
 		return "not all buffers could be captured: RLIMIT_AS or RLIMIT_FSIZE, or "
 		       "UBLKZC_MAX_MB";
+	if (r->buffered_path[0]) {
+		log_format(text, size,
+			   "%s also opened %s without O_DIRECT: what it read and wrote through "
+			   "that was copied",
+			   r->program, r->buffered_path);
+		return text;
+	}
 	return NULL;
 }
 

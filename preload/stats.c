@@ -70,8 +70,9 @@ void stats_use_file(const char *path)
 	if (file)
 		stats_report = take_slot();
 	else
-		log_line(LOG_WARN, "UBLKZC_STATS_FILE='%s' is ignored: not made by ublkzc run",
-			 path);
+		/* Daemons outlive "ublkzc run"; others are in a root of their own. */
+		log_line(fd == -ENOENT || fd == -EACCES ? LOG_INFO : LOG_WARN,
+			 "UBLKZC_STATS_FILE='%s' is ignored: not made by ublkzc run", path);
 }
 
 bool stats_in_file(void)

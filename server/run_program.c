@@ -6,10 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -18,8 +18,6 @@
 #include "common/log.h"
 
 #define LIBRARY "libublkzc.so"
-
-static char report_path[] = "/tmp/ublkzc-run.XXXXXX";
 
 /* The build tree's, or the installed one. */
 static int find_library(char *ret, size_t size)
@@ -51,7 +49,7 @@ static int find_library(char *ret, size_t size)
 }
 
 /* In front of what is there, so that it sees the program's own calls. */
-static int set_preload(const char *library)
+int run_program_preload(const char *library)
 {
 	const char *old = getenv("LD_PRELOAD");
 	char found[4096];
@@ -71,36 +69,6 @@ static int set_preload(const char *library)
 	setenv("LD_PRELOAD", value, 1);
 	free(value);
 	return 0;
-}
-
-static int make_report_file(struct report_file **ret)
-{
-	int fd = mkostemp(report_path, O_CLOEXEC);
-	struct report_file *file = MAP_FAILED;
-	int err;
-
-	/* Processes with other users write to it too; what it says is only shown. */
-	if (fd >= 0 && fchmod(fd, 0666) == 0 &&
-	    posix_fallocate(fd, 0, (off_t)REPORT_FILE_SIZE) == 0)
-		file = mmap(NULL, REPORT_FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	err = -errno;
-	if (fd >= 0)
-		close(fd);
-	if (file == MAP_FAILED)
-		return log_error(err, "%s", report_path);
-	file->magic = REPORT_MAGIC;
-	file->slot_size = sizeof(struct report);
-	file->nr_slots = REPORT_SLOTS;
-	setenv("UBLKZC_STATS_FILE", report_path, 1);
-	*ret = file;
-	return 0;
-}
-
-int run_program_prepare(const char *library, struct report_file **ret_file)
-{
-	int ret = set_preload(library);
-
-	return ret || !ret_file ? ret : make_report_file(ret_file);
 }
 
 /* ---- running ---- */
@@ -136,25 +104,30 @@ static int wait_for(pid_t pid, const sigset_t *set)
 
 int run_program(char **argv)
 {
+	const struct sigaction usual = { .sa_handler = SIG_DFL };
+	struct sigaction inherited;
 	sigset_t set, old;
 	pid_t pid;
 	int status;
 
 	watched_signals(&set);
 	sigprocmask(SIG_BLOCK, &set, &old);
+	/* Ignored, as some parents leave it, the kernel would reap without a word. */
+	sigaction(SIGCHLD, &usual, &inherited);
 	pid = fork();
 	if (pid == 0) {
+		sigaction(SIGCHLD, &inherited, NULL);
 		sigprocmask(SIG_SETMASK, &old, NULL);
 		execvp(argv[0], argv);
 		status = errno == ENOENT ? RUN_NOT_FOUND : RUN_CANNOT_EXECUTE;
 		log_error(-errno, "%s", argv[0]);
 		_exit(status);
 	}
-	status = pid < 0 ? RUN_CANNOT_EXECUTE : wait_for(pid, &set);
-	if (pid < 0)
+	if (pid < 0) {
 		log_error(-errno, "fork");
-	unlink(report_path);
-	return status;
+		return RUN_CANNOT_EXECUTE;
+	}
+	return wait_for(pid, &set);
 }
 
 /* ---- why nothing happened ---- */

@@ -11,13 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/log.h"
 #include "common/report.h"
 #include "run_program.h"
+#include "run_report.h"
 #include "state.h"
 #include "verbs.h"
 
@@ -151,23 +151,6 @@ static void add_report(struct report *sum, const struct report *one)
 		memcpy(sum->off_reason, one->off_reason, sizeof(sum->off_reason));
 }
 
-/* Nothing in the file is trusted: strings get their end, slots their number. */
-static unsigned int tame(struct report_file *file)
-{
-	unsigned int nr = file->next;
-
-	if (nr > REPORT_SLOTS)
-		nr = REPORT_SLOTS;
-	for (unsigned int i = 0; i < nr; i++) {
-		struct report *r = &file->slots[i];
-
-		r->program[sizeof(r->program) - 1] = '\0';
-		r->off_reason[sizeof(r->off_reason) - 1] = '\0';
-		r->buffered_path[sizeof(r->buffered_path) - 1] = '\0';
-	}
-	return nr;
-}
-
 static bool tells_something(const struct report *r)
 {
 	return r->off_reason[0] || report_get(r, STAT_DIRECT_OPENS) ||
@@ -208,7 +191,7 @@ static bool said_before(const struct report_file *file, unsigned int slot)
 
 static void say_programs(struct report_file *file, const char *program)
 {
-	unsigned int nr = tame(file);
+	unsigned int nr = file->next < REPORT_SLOTS ? file->next : REPORT_SLOTS;
 
 	if (!nr) {
 		fprintf(stderr, "ublkzc: %s: %s\n", program, run_program_why_not(program));
@@ -268,7 +251,7 @@ static int parse(int argc, char **argv, struct wish *w)
 
 int verb_run(int argc, char **argv)
 {
-	struct report_file *file = NULL;
+	struct report_file *file;
 	struct snapshot *before, *after;
 	struct wish w;
 	int ret = parse(argc, argv, &w);
@@ -277,20 +260,24 @@ int verb_run(int argc, char **argv)
 	if (ret)
 		return ret - 1;
 	before = calloc(2, sizeof(*before));
-	if (!before || run_program_prepare(w.library, w.quiet ? NULL : &file)) {
+	if (!before || run_program_preload(w.library)) {
 		free(before);
 		return EXIT_FAILURE;
 	}
+	/* Without it there is less to say, but the program runs. */
+	if (!w.quiet)
+		run_report_make();
 	after = before + 1;
 	take_snapshot(before);
 	status = run_program(w.program);
+	file = run_report_take();
 	if (!w.quiet) {
 		take_snapshot(after);
-		if (w.explain || !file->next)
+		if (file && (w.explain || !file->next))
 			say_programs(file, w.program[0]);
 		say_devices(before, after, w.explain);
-		munmap(file, REPORT_FILE_SIZE);
 	}
+	free(file);
 	free(before);
 	return status;
 }

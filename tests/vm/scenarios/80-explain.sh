@@ -24,6 +24,9 @@ says_not "opened .* without O_DIRECT" "all is well"
 job --direct=0
 says "fio opened $DEVICE without O_DIRECT" "no direct I/O"
 
+job --direct=1 --name=k --filename="$DEVICE" --rw=read --bs=64k --size=16M --direct=0
+says "fio also opened $DEVICE without O_DIRECT" "some of it buffered"
+
 job --direct=1 --numjobs=3 --thread=0
 says "fio (4 processes)" "jobs that end by _exit are counted"
 
