@@ -14,8 +14,9 @@
 
 struct process {
 	pid_t pid;
-	int pidfd; /* so that the number cannot come to mean another */
-	bool seen; /* its memory has been looked at */
+	int pidfd;   /* so that the number cannot come to mean another */
+	bool seen;   /* its memory has been looked at */
+	uint64_t id; /* in the vault */
 };
 
 struct attachment {
@@ -45,22 +46,46 @@ static bool known(const struct attachment *at, pid_t pid)
 	return false;
 }
 
-static int add_process(struct attachment *at, pid_t pid)
+static struct process *append_process(struct attachment *at, pid_t pid, int pidfd)
 {
 	struct process *more;
-	int pidfd;
 
 	if (at->nr == ATTACH_PROCESSES_MAX)
-		return -EUSERS;
+		return NULL;
 	more = realloc(at->processes, (at->nr + 1) * sizeof(*more));
 	if (!more)
-		return -ENOMEM;
+		return NULL;
 	at->processes = more;
-	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	more += at->nr++;
+	*more = (struct process){ .pid = pid, .pidfd = pidfd };
+	return more;
+}
+
+static int add_process(struct attachment *at, pid_t pid)
+{
+	struct vault_record r = {
+		.kind = VAULT_ATTACHED,
+		.attached = { .root = at->root, .pid = pid },
+	};
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct process *p;
+
 	if (pidfd < 0)
 		return -errno;
-	at->processes[at->nr++] = (struct process){ .pid = pid, .pidfd = pidfd };
+	p = append_process(at, pid, pidfd);
+	if (!p) {
+		close(pidfd);
+		return -ENOMEM;
+	}
+	vault_put(at->all->vault, &r, pidfd);
+	p->id = r.id;
 	return 0;
+}
+
+static void forget_process(struct attachment *at, const struct process *p)
+{
+	vault_drop(at->all->vault, p->id);
+	close(p->pidfd);
 }
 
 static pid_t parent_of(pid_t pid)
@@ -96,7 +121,7 @@ static void add_children_of_thread(struct attachment *at, pid_t parent, const ch
 			continue;
 		/* Between the list and the pidfd it may have become another's. */
 		if (parent_of(pid) != parent)
-			close(at->processes[--at->nr].pidfd);
+			forget_process(at, &at->processes[--at->nr]);
 	}
 	fclose(f);
 }
@@ -131,7 +156,7 @@ static bool drop_ended(struct attachment *at)
 
 	for (unsigned int i = 0; i < before; i++) {
 		if (has_ended(at->processes[i].pidfd))
-			close(at->processes[i].pidfd);
+			forget_process(at, &at->processes[i]);
 		else
 			at->processes[kept++] = at->processes[i];
 	}
@@ -174,7 +199,7 @@ static void free_attachment(struct attachment *at)
 	at->all->nr--;
 	scan_forget(&at->scan);
 	for (unsigned int i = 0; i < at->nr; i++)
-		close(at->processes[i].pidfd);
+		forget_process(at, &at->processes[i]);
 	free(at->processes);
 	free(at);
 }
@@ -187,15 +212,15 @@ static struct attachment *find(const struct attachments *a, pid_t pid)
 	return NULL;
 }
 
-static int new_attachment(struct attachments *a, pid_t pid, struct attachment **ret)
+/* NULL: ATTACH_MAX, or no memory. */
+static struct attachment *new_attachment(struct attachments *a, pid_t root)
 {
 	struct attachment *at = a->nr < ATTACH_MAX ? calloc(1, sizeof(*at)) : NULL;
-	int err;
 
 	if (!at)
-		return a->nr < ATTACH_MAX ? -ENOMEM : -EUSERS;
+		return NULL;
 	at->all = a;
-	at->root = pid;
+	at->root = root;
 	at->scan = (struct scan){
 		.buffers = a->buffers,
 		.max_bytes = a->max_bytes,
@@ -205,17 +230,42 @@ static int new_attachment(struct attachments *a, pid_t pid, struct attachment **
 	at->next = a->first;
 	a->first = at;
 	a->nr++;
-	err = add_process(at, pid);
+	return at;
+}
+
+static int attach_new(struct attachments *a, pid_t pid, struct attachment **ret)
+{
+	int err;
+
+	*ret = new_attachment(a, pid);
+	if (!*ret)
+		return a->nr < ATTACH_MAX ? -ENOMEM : -EUSERS;
+	err = add_process(*ret, pid);
 	if (err)
-		free_attachment(at);
-	*ret = at;
+		free_attachment(*ret);
 	return err;
+}
+
+int attach_restore(struct attachments *a, const struct vault_record *r, int pidfd)
+{
+	struct attachment *at = find(a, r->attached.root);
+	struct process *p;
+
+	if (!at)
+		at = new_attachment(a, r->attached.root);
+	p = at ? append_process(at, r->attached.pid, pidfd) : NULL;
+	if (!p) {
+		close(pidfd);
+		return -ENOMEM;
+	}
+	p->id = r->id;
+	return 0;
 }
 
 int attach_add(struct attachments *a, pid_t pid, void *asker, uint32_t seq)
 {
 	struct attachment *at = find(a, pid);
-	int ret = at ? 0 : new_attachment(a, pid, &at);
+	int ret = at ? 0 : attach_new(a, pid, &at);
 
 	if (ret)
 		return ret;
@@ -282,6 +332,15 @@ static void tick(struct attachment *at, time_t now)
 		look(at, true);
 	} else if (at->nr != before) {
 		look(at, false);
+	}
+}
+
+void attach_look_again(struct attachments *a)
+{
+	for (struct attachment *at = a->first; at; at = at->next) {
+		drop_ended(at);
+		find_descendants(at);
+		look(at, true);
 	}
 }
 

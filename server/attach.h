@@ -26,6 +26,7 @@ struct attachments {
 	struct buffers *buffers;
 	uint64_t max_bytes; /* for each */
 	unsigned int nr;
+	struct vault *vault; /* NULL: none */
 	struct attachment *first;
 	time_t next_tick;
 	/* The first look is done: @asker as given to attach_add(). */
@@ -55,6 +56,12 @@ int attach_remove(struct attachments *a, pid_t pid);
 /* Number @nr in the list, or that of @pid; -ENOENT: there is none. */
 int attach_get(const struct attachments *a, unsigned int nr, struct attach_info *ret);
 int attach_find(const struct attachments *a, pid_t pid, struct attach_info *ret);
+
+/* One process that a predecessor had attached; @pidfd is ours afterwards. */
+int attach_restore(struct attachments *a, const struct vault_record *r, int pidfd);
+
+/* Look at all memory of all processes now. */
+void attach_look_again(struct attachments *a);
 
 /* Call once a second or more often. */
 void attach_tick(struct attachments *a, time_t now);

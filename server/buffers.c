@@ -15,32 +15,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "buffers_internal.h"
 #include "common/log.h"
-
-enum buffer_state { REGISTERING, LIVE, UNREGISTERING };
-
-/* One add by one client. */
-struct use {
-	struct use *next;
-	void *client;
-	uint32_t seq;
-	bool answered;
-	buffers_answer_fn *answer; /* NULL: that of struct buffers */
-	void *answer_arg;
-};
-
-struct buffer {
-	struct buffer *next;
-	dev_t dev;
-	ino_t ino;
-	uint64_t offset;
-	enum buffer_state state;
-	bool waiting;	    /* REGISTERING, but the kernel was not asked yet */
-	unsigned int index; /* meaningful when not REGISTERING */
-	struct buffer_view view;
-	struct uapi_shmem_buf_reg reg; /* the kernel reads it while registering */
-	struct use *uses;
-};
+#include "fault.h"
 
 static void unlink_buffer(struct buffers *b, struct buffer *buf)
 {
@@ -53,6 +30,12 @@ static void unlink_buffer(struct buffers *b, struct buffer *buf)
 	b->bytes -= buf->view.len;
 }
 
+static void free_use(struct buffers *b, struct use *use)
+{
+	vault_drop(b->vault, use->id);
+	free(use);
+}
+
 static void free_buffer(struct buffers *b, struct buffer *buf)
 {
 	unlink_buffer(b, buf);
@@ -60,13 +43,14 @@ static void free_buffer(struct buffers *b, struct buffer *buf)
 		struct use *use = buf->uses;
 
 		buf->uses = use->next;
-		free(use);
+		free_use(b, use);
 	}
 	munmap(buf->view.base, buf->view.len);
+	vault_drop(b->vault, buf->id);
 	free(buf);
 }
 
-static void answer_uses(struct buffers *b, struct buffer *buf, int status, enum wire_reason reason)
+void buffers_answer_uses(struct buffers *b, struct buffer *buf, int status, enum wire_reason reason)
 {
 	for (struct use *use = buf->uses; use; use = use->next) {
 		if (use->answered)
@@ -80,70 +64,133 @@ static void answer_uses(struct buffers *b, struct buffer *buf, int status, enum 
 
 static void refuse(struct buffers *b, struct buffer *buf, int err)
 {
-	answer_uses(b, buf, err, err == -EOPNOTSUPP ? WIRE_NO_FEATURE : WIRE_KERNEL_REFUSED);
+	buffers_answer_uses(b, buf, err,
+			    err == -EOPNOTSUPP ? WIRE_NO_FEATURE : WIRE_KERNEL_REFUSED);
 	free_buffer(b, buf);
 }
 
-static void start_unregister(struct buffers *b, struct buffer *buf)
+/* ---- asking the kernel ---- */
+
+/* For the successor: what is about to happen, or has happened, to @buf. */
+void buffers_note(struct buffers *b, struct buffer *buf, enum vault_buffer_state state, int fd)
+{
+	struct vault_record r = {
+		.id = buf->id,
+		.kind = VAULT_BUFFER,
+		.buffer = { .offset = buf->offset,
+			    .len = buf->view.len,
+			    .index = buf->index,
+			    .state = (uint8_t)state,
+			    .read_only = buf->view.read_only },
+	};
+
+	vault_put(b->vault, &r, fd);
+	buf->id = r.id;
+}
+
+static int ask_unregister(struct buffers *b, struct buffer *buf)
 {
 	int ret;
 
-	buf->state = UNREGISTERING;
+	buffers_note(b, buf, VAULT_UNREGISTERING, -1);
 	ret = b->backend.unreg(b->backend.arg, buf->index, buf);
-	if (ret) {
-		/* It stays registered and mapped, which is safe; and is said. */
-		log_error(ret, "unregister buffer %u", buf->index);
-		buf->state = LIVE;
-		return;
+	if (!ret) {
+		b->unregistering++;
+		return 0;
 	}
-	b->unregistering++;
+	/* It stays registered and mapped, which is safe; and is said. */
+	log_error(ret, "unregister buffer %u", buf->index);
+	buffers_note(b, buf, VAULT_LIVE, -1);
+	buf->state = LIVE;
+	return ret;
 }
 
-static int start_register(struct buffers *b, struct buffer *buf)
+static int ask_register(struct buffers *b, struct buffer *buf)
 {
-	buf->state = REGISTERING;
+	int ret;
+
 	buf->reg = (struct uapi_shmem_buf_reg){
 		.addr = (uintptr_t)buf->view.base,
 		.len = buf->view.len,
 		.flags = buf->view.read_only ? UAPI_SHMEM_BUF_READ_ONLY : 0,
 	};
-	buf->waiting = b->unregistering > 0;
-	return buf->waiting ? 0 : b->backend.reg(b->backend.arg, &buf->reg, buf);
+	buffers_note(b, buf, VAULT_REGISTERING, -1);
+	ret = b->backend.reg(b->backend.arg, &buf->reg, buf);
+	if (!ret)
+		b->registering++;
+	return ret;
 }
 
-static struct buffer *find_waiting(const struct buffers *b)
+/* May @buf's turn come now? */
+static bool may_ask(const struct buffers *b, const struct buffer *buf)
 {
-	struct buffer *buf = b->first;
-
-	while (buf && !buf->waiting)
-		buf = buf->next;
-	return buf;
+	return !b->paused && !b->registering && (buf->state == UNREGISTERING || !b->unregistering);
 }
 
-static void register_waiting(struct buffers *b)
+void buffers_append_waiting(struct buffers *b, struct buffer *buf)
+{
+	buf->next_waiting = NULL;
+	if (b->last_waiting)
+		b->last_waiting->next_waiting = buf;
+	else
+		b->first_waiting = buf;
+	b->last_waiting = buf;
+}
+
+void buffers_ask_waiting(struct buffers *b)
 {
 	struct buffer *buf;
 
-	while (!b->unregistering && (buf = find_waiting(b))) {
-		int ret = buf->uses ? start_register(b, buf) : -ECANCELED;
+	while ((buf = b->first_waiting) && may_ask(b, buf)) {
+		int ret;
 
+		b->first_waiting = buf->next_waiting;
+		if (!b->first_waiting)
+			b->last_waiting = NULL;
+		if (buf->state == UNREGISTERING) {
+			ask_unregister(b, buf);
+			continue;
+		}
+		ret = buf->uses ? ask_register(b, buf) : -ECANCELED;
 		if (ret)
 			refuse(b, buf, ret);
 	}
 }
 
+static void start_unregister(struct buffers *b, struct buffer *buf)
+{
+	buf->state = UNREGISTERING;
+	buffers_append_waiting(b, buf);
+	buffers_ask_waiting(b);
+}
+
+/* An error that is known at once is returned, and then nothing was asked. */
+static int start_register(struct buffers *b, struct buffer *buf)
+{
+	buf->state = REGISTERING;
+	if (!b->first_waiting && may_ask(b, buf))
+		return ask_register(b, buf);
+	buffers_append_waiting(b, buf);
+	return 0;
+}
+
 static void registered(struct buffers *b, struct buffer *buf, int res)
 {
+	b->registering--;
 	if (res < 0) {
 		refuse(b, buf, res);
 		return;
 	}
 	buf->index = (unsigned int)res;
+	if (buf->index >= b->indices)
+		b->indices = buf->index + 1;
+	FAULT_POINT("registered");
 	if (registry_publish(b->registry, buf->index, &buf->view))
 		log_line(LOG_ERROR, "the kernel named index %u twice", buf->index);
 	buf->state = LIVE;
+	buffers_note(b, buf, VAULT_LIVE, -1);
 	if (buf->uses)
-		answer_uses(b, buf, 0, WIRE_OK);
+		buffers_answer_uses(b, buf, 0, WIRE_OK);
 	else
 		start_unregister(b, buf);
 }
@@ -153,6 +200,7 @@ static void unregistered(struct buffers *b, struct buffer *buf, int res)
 	int ret;
 
 	b->unregistering--;
+	FAULT_POINT("unregistered");
 	if (res == -EINTR || res == -EAGAIN) {
 		start_unregister(b, buf);
 		return;
@@ -162,7 +210,8 @@ static void unregistered(struct buffers *b, struct buffer *buf, int res)
 		 * serves whoever wants it again. */
 		log_error(res, "unregister buffer %u", buf->index);
 		buf->state = LIVE;
-		answer_uses(b, buf, 0, WIRE_OK);
+		buffers_note(b, buf, VAULT_LIVE, -1);
+		buffers_answer_uses(b, buf, 0, WIRE_OK);
 		return;
 	}
 	registry_withdraw(b->registry, buf->index);
@@ -170,6 +219,7 @@ static void unregistered(struct buffers *b, struct buffer *buf, int res)
 		free_buffer(b, buf);
 		return;
 	}
+	buffers_note(b, buf, VAULT_WAITING, -1);
 	ret = start_register(b, buf);
 	if (ret)
 		refuse(b, buf, ret);
@@ -183,8 +233,10 @@ void buffers_finished(struct buffers *b, void *cookie, int res)
 		registered(b, buf, res);
 	else
 		unregistered(b, buf, res);
-	register_waiting(b);
+	buffers_ask_waiting(b);
 }
+
+/* ---- adding and removing ---- */
 
 static struct buffer *find(struct buffers *b, const struct stat *st,
 			   const struct buffer_request *req)
@@ -197,18 +249,13 @@ static struct buffer *find(struct buffers *b, const struct stat *st,
 	return NULL;
 }
 
-static int map_new(struct buffers *b, const struct stat *st, const struct buffer_request *req,
-		   struct buffer **ret, enum wire_reason *ret_reason)
+int buffers_map(struct buffers *b, const struct stat *st, const struct buffer_request *req,
+		struct buffer **ret)
 {
 	int prot = req->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
-	struct buffer *buf;
+	struct buffer *buf = calloc(1, sizeof(*buf));
 	void *map;
 
-	*ret_reason = WIRE_OVER_BUDGET;
-	if (req->len > b->max_bytes - b->bytes)
-		return -EDQUOT;
-	*ret_reason = WIRE_NO_MEMORY;
-	buf = calloc(1, sizeof(*buf));
 	if (!buf)
 		return -ENOMEM;
 	map = mmap(NULL, req->len, prot, MAP_SHARED, req->fd, (off_t)req->offset);
@@ -230,16 +277,38 @@ static int map_new(struct buffers *b, const struct stat *st, const struct buffer
 	return 0;
 }
 
-static int add_use(struct buffer *buf, const struct buffer_request *req)
+static int add_buffer(struct buffers *b, const struct stat *st, const struct buffer_request *req,
+		      struct buffer **ret, enum wire_reason *ret_reason)
 {
+	int err;
+
+	*ret_reason = WIRE_OVER_BUDGET;
+	if (req->len > b->max_bytes - b->bytes)
+		return -EDQUOT;
+	*ret_reason = WIRE_NO_MEMORY;
+	err = buffers_map(b, st, req, ret);
+	if (!err)
+		buffers_note(b, *ret, VAULT_WAITING, req->fd);
+	return err;
+}
+
+static int add_use(struct buffers *b, struct buffer *buf, const struct buffer_request *req)
+{
+	struct vault_record r = {
+		.kind = VAULT_USE,
+		.use = { .buffer = buf->id, .client = req->owner, .seq = req->seq },
+	};
 	struct use *use = calloc(1, sizeof(*use));
 
 	if (!use)
 		return -ENOMEM;
+	if (!req->answer)
+		vault_put(b->vault, &r, -1);
 	*use = (struct use){
 		.next = buf->uses,
 		.client = req->client,
 		.seq = req->seq,
+		.id = r.id,
 		.answer = req->answer,
 		.answer_arg = req->answer_arg,
 	};
@@ -260,11 +329,11 @@ int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_r
 	buf = find(b, &st, req);
 	fresh = !buf;
 	if (fresh) {
-		ret = map_new(b, &st, req, &buf, ret_reason);
+		ret = add_buffer(b, &st, req, &buf, ret_reason);
 		if (ret)
 			return ret;
 	}
-	ret = add_use(buf, req);
+	ret = add_use(b, buf, req);
 	if (!ret && fresh) {
 		ret = start_register(b, buf);
 		*ret_reason = ret == -EOPNOTSUPP ? WIRE_NO_FEATURE : WIRE_KERNEL_REFUSED;
@@ -274,7 +343,7 @@ int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_r
 	if (ret)
 		return ret;
 	if (buf->state == LIVE)
-		answer_uses(b, buf, 0, WIRE_OK);
+		buffers_answer_uses(b, buf, 0, WIRE_OK);
 	*ret_reason = WIRE_OK;
 	return 0;
 }
@@ -296,7 +365,7 @@ int buffers_remove(struct buffers *b, void *client, unsigned int index)
 			if (use->client != client)
 				continue;
 			*link = use->next;
-			free(use);
+			free_use(b, use);
 			uses_ended(b, buf);
 			return 0;
 		}
@@ -355,7 +424,7 @@ static unsigned int end_uses(struct buffers *b, struct buffer *buf, void *client
 		}
 		*link = use->next;
 		unanswered += !use->answered;
-		free(use);
+		free_use(b, use);
 	}
 	uses_ended(b, buf);
 	return unanswered;
@@ -385,6 +454,7 @@ void buffers_forget_client(struct buffers *b, void *client)
 
 void buffers_close(struct buffers *b)
 {
+	b->first_waiting = b->last_waiting = NULL;
 	while (b->first) {
 		struct buffer *buf = b->first;
 

@@ -10,6 +10,10 @@
  *                      v                             | nobody did: unmapped
  *                   (none) <-------------------------+
  *
+ * The kernel is asked for one thing at a time, but for several unregistrations
+ * together; who has to wait meanwhile waits in a queue.  So a successor can tell
+ * what became of the one registration that may have been under way.
+ *
  * The same range of the same memfd is registered once, however many clients
  * add it; each add is a use, and the last use to end unregisters it.
  *
@@ -26,6 +30,7 @@
 #include "common/uapi.h"
 #include "common/wire.h"
 #include "registry.h"
+#include "vault.h"
 
 struct buffer;
 
@@ -49,8 +54,13 @@ struct buffers {
 	uint64_t max_bytes; /* all buffers together */
 	uint64_t bytes;	    /* registered or about to be */
 	unsigned int nr;
+	unsigned int indices;	    /* one more than the highest so far */
+	unsigned int registering;   /* asked of the backend, not answered: 0 or 1 */
 	unsigned int unregistering; /* asked of the backend, not answered */
+	bool paused;		    /* a successor, before its device resumes */
+	struct vault *vault;	    /* NULL: none */
 	struct buffer *first;
+	struct buffer *first_waiting, *last_waiting; /* to be asked, in order */
 };
 
 /* What to add; @fd is borrowed for the call. */
@@ -59,9 +69,12 @@ struct buffer_request {
 	uint64_t offset; /* bytes, page-aligned */
 	uint64_t len;	 /* bytes, page-aligned */
 	bool read_only;
-	void *client; /* identity only; NULL: the server itself */
+	void *client;	/* identity only; NULL: the server itself */
+	uint64_t owner; /* the client's id in the vault */
 	uint32_t seq;
-	buffers_answer_fn *answer; /* NULL: that of struct buffers */
+	/* NULL: that of struct buffers.  A successor does not know of uses with
+	 * one: whoever has them asks again. */
+	buffers_answer_fn *answer;
 	void *answer_arg;
 	dev_t dev; /* of the file, for buffers_next() and buffers_keep() */
 	ino_t ino;
@@ -102,6 +115,19 @@ void buffers_forget_client(struct buffers *b, void *client);
 
 /* The backend's result: an index or 0, or a negative errno. */
 void buffers_finished(struct buffers *b, void *cookie, int res);
+
+/*
+ * What a predecessor left, while paused: its buffers, then their uses, then
+ * buffers_restored().  Each buffer is published under the index that it has or
+ * may have, and held until buffers_resume().  @fd is borrowed.
+ */
+int buffers_restore(struct buffers *b, const struct vault_record *r, int fd);
+int buffers_restore_use(struct buffers *b, const struct vault_record *r, void *client,
+			uint64_t *ret_len);
+int buffers_restored(struct buffers *b);
+
+/* The device has resumed: ask the driver for what was left unfinished. */
+void buffers_resume(struct buffers *b);
 
 /* Unmap everything; the device is gone, so the kernel needs no asking. */
 void buffers_close(struct buffers *b);

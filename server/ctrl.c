@@ -187,6 +187,29 @@ int ctrl_del_dev(struct ctrl *c, unsigned int device)
 	return command(c, UBLK_U_CMD_DEL_DEV, &cmd);
 }
 
+int ctrl_get_params(struct ctrl *c, unsigned int device, struct uapi_params *ret)
+{
+	struct uapi_ctrl_cmd cmd = with_buffer(device, ret, sizeof(*ret));
+
+	ret->len = sizeof(*ret);
+	return command(c, UBLK_U_CMD_GET_PARAMS, &cmd);
+}
+
+int ctrl_start_recovery(struct ctrl *c, unsigned int device)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	return command(c, UBLK_U_CMD_START_USER_RECOVERY, &cmd);
+}
+
+int ctrl_end_recovery(struct ctrl *c, unsigned int device, int server_pid)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	cmd.data[0] = (uint64_t)server_pid;
+	return command(c, UBLK_U_CMD_END_USER_RECOVERY, &cmd);
+}
+
 int ctrl_reg_buf(struct ctrl *c, unsigned int device, const struct uapi_shmem_buf_reg *reg,
 		 void *cookie)
 {
@@ -201,6 +224,14 @@ int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void
 
 	cmd.data[0] = index;
 	return submit(c, UBLK_U_CMD_UNREG_BUF, &cmd, (uintptr_t)cookie);
+}
+
+int ctrl_unreg_buf_wait(struct ctrl *c, unsigned int device, unsigned int index)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	cmd.data[0] = index;
+	return command(c, UBLK_U_CMD_UNREG_BUF, &cmd);
 }
 
 int ctrl_fd(const struct ctrl *c)

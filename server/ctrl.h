@@ -37,6 +37,12 @@ int ctrl_set_params(struct ctrl *c, unsigned int device, struct uapi_params *par
 int ctrl_start_dev(struct ctrl *c, unsigned int device, int server_pid);
 int ctrl_stop_dev(struct ctrl *c, unsigned int device);
 int ctrl_del_dev(struct ctrl *c, unsigned int device);
+int ctrl_get_params(struct ctrl *c, unsigned int device, struct uapi_params *ret);
+
+/* -EBUSY: the driver has not noticed yet that the server is gone. */
+int ctrl_start_recovery(struct ctrl *c, unsigned int device);
+/* Waits until all queues have fetched. */
+int ctrl_end_recovery(struct ctrl *c, unsigned int device, int server_pid);
 
 /*
  * Asynchronous: 0 when submitted; then ctrl_collect() yields @cookie once.
@@ -45,6 +51,9 @@ int ctrl_del_dev(struct ctrl *c, unsigned int device);
 int ctrl_reg_buf(struct ctrl *c, unsigned int device, const struct uapi_shmem_buf_reg *reg,
 		 void *cookie);
 int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void *cookie);
+
+/* The same, and wait for it: the requests in the buffer must be served meanwhile. */
+int ctrl_unreg_buf_wait(struct ctrl *c, unsigned int device, unsigned int index);
 
 int ctrl_fd(const struct ctrl *c);
 

@@ -6,6 +6,7 @@
 #define UBLKZC_SERVER_DEVICE_H
 
 #include "options.h"
+#include "vault.h"
 
 /*
  * Create the device, serve it until SIGTERM or SIGINT (or until somebody else
@@ -13,7 +14,15 @@
  * 0 after an orderly end, else a negative errno with everything undone and the
  * reason logged.
  */
-int device_serve(const struct options *options, void (*ready)(unsigned int device, void *arg),
-		 void *arg);
+int device_serve(const struct options *options, struct vault *vault,
+		 void (*ready)(unsigned int device, void *arg), void *arg);
+
+/*
+ * The same for a device whose server died, with what it left in the vault; or
+ * (@number >= 0) with no more than what the driver knows.  On an error the device
+ * waits on, and the caller must end the process.  -ENODEV: there is no such device.
+ */
+int device_recover(const struct options *options, struct vault *vault, int number,
+		   void (*ready)(unsigned int device, void *arg), void *arg);
 
 #endif

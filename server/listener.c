@@ -48,8 +48,10 @@ int listener_watch(struct listener *l, int fd, void *what)
 	return epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-static int open_socket(struct listener *l, const char *dir, int type, mode_t mode)
+static int open_socket(struct listener *l, const char *dir, int type, mode_t mode,
+		       enum vault_kind kind)
 {
+	struct vault_record record = { .kind = kind };
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int err;
 	int fd;
@@ -67,6 +69,7 @@ static int open_socket(struct listener *l, const char *dir, int type, mode_t mod
 		close(fd);
 		return log_error(err, "%s", addr.sun_path);
 	}
+	vault_put(l->vault, &record, fd);
 	return fd;
 }
 
@@ -79,18 +82,20 @@ int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
 		.max_bytes = l->limits.max_client_bytes,
 		.attached = listener_attached,
 		.arg = l,
+		.vault = l->vault,
 	};
-	l->socket = l->legacy = -1;
 	l->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epoll < 0)
 		return log_error(-errno, "epoll_create1");
-	l->socket = open_socket(l, dir, SOCK_SEQPACKET, 0666);
+	if (l->socket < 0)
+		l->socket = open_socket(l, dir, SOCK_SEQPACKET, 0666, VAULT_SOCKET);
 	if (l->socket < 0)
 		return l->socket;
 	ret = listener_watch(l, l->socket, &l->socket);
 	if (ret || !legacy_dir)
 		return ret;
-	l->legacy = open_socket(l, legacy_dir, SOCK_STREAM, 0600);
+	if (l->legacy < 0)
+		l->legacy = open_socket(l, legacy_dir, SOCK_STREAM, 0600, VAULT_LEGACY_SOCKET);
 	if (l->legacy < 0)
 		return l->legacy;
 	return listener_watch(l, l->legacy, &l->legacy);
@@ -109,6 +114,7 @@ static void free_client(struct listener *l, struct client *c)
 	buffers_forget_client(l->buffers, c);
 	scan_forget(&c->scan);
 	attach_forget_asker(&l->attachments, c);
+	vault_drop(l->vault, c->id);
 	close(c->fd);
 	if (c->pidfd >= 0)
 		close(c->pidfd);
@@ -156,36 +162,46 @@ static int peer_pidfd(int fd, pid_t pid)
 	return errno == ENOPROTOOPT ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 }
 
-static void accept_one(struct listener *l, int from)
+struct client *listener_new_client(struct listener *l, int fd, const struct ucred *cred)
 {
-	struct ucred cred = { 0 };
-	socklen_t len = sizeof(cred);
-	struct client *c;
-	int fd = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct client *c = l->nr_clients < l->limits.max_clients ? calloc(1, sizeof(*c)) : NULL;
 
-	if (fd < 0) {
-		make_room(l);
-		return;
-	}
-	c = l->nr_clients < l->limits.max_clients ? calloc(1, sizeof(*c)) : NULL;
-	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
-	    listener_watch(l, fd, c) < 0) {
-		l->refused++;
+	if (!c || listener_watch(l, fd, c) < 0) {
 		free(c);
-		close(fd);
-		return;
+		return NULL;
 	}
 	c->fd = fd;
-	c->legacy = from == l->legacy;
-	c->pid = cred.pid;
-	c->uid = cred.uid;
-	c->pidfd = peer_pidfd(fd, cred.pid);
+	c->pid = cred->pid;
+	c->uid = cred->uid;
+	c->pidfd = peer_pidfd(fd, cred->pid);
 	c->scan.buffers = l->buffers;
 	c->scan.max_bytes = l->limits.max_client_bytes;
 	c->deadline = now_seconds() + l->limits.hello_timeout;
 	c->next = l->first;
 	l->first = c;
 	l->nr_clients++;
+	return c;
+}
+
+static void accept_one(struct listener *l, int from)
+{
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+	struct client *c = NULL;
+	int fd = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0) {
+		make_room(l);
+		return;
+	}
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
+		c = listener_new_client(l, fd, &cred);
+	if (!c) {
+		l->refused++;
+		close(fd);
+		return;
+	}
+	c->legacy = from == l->legacy;
 	/* The legacy socket proves nothing, so it is for root and ourselves. */
 	if (c->legacy && cred.uid != 0 && cred.uid != geteuid())
 		hang_up(c);
@@ -297,6 +313,7 @@ static void handle_hello(struct listener *l, struct client *c, const struct wire
 		return;
 	}
 	c->greeted = true;
+	listener_note(l, c, c->fd);
 	wire_reply_init(&reply, req->type, req->seq);
 	reply.device = l->device;
 	reply.max_buffers = l->limits.max_buffers;
@@ -312,6 +329,7 @@ static void handle_add(struct listener *l, struct client *c, const struct wire_r
 		.len = req->length,
 		.read_only = (req->flags & WIRE_ADD_READ_ONLY) != 0,
 		.client = c,
+		.owner = c->id,
 		.seq = req->seq,
 	};
 	enum wire_reason reason;
@@ -419,6 +437,8 @@ void listener_answer(void *arg, void *client, uint32_t seq, int status, enum wir
 		c->nr_buffers--;
 		c->bytes -= len;
 	}
+	if (c->legacy_lease)
+		return; /* our predecessor has answered it */
 	if (c->legacy) {
 		legacy_answer(l, c, status, index);
 		return;

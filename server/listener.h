@@ -41,17 +41,36 @@ struct listener {
 	int legacy; /* -1: none */
 	unsigned int nr_clients;
 	uint64_t refused;
+	struct vault *vault; /* NULL: none */
 	struct client *first;
 	struct attachments attachments; /* made by listener_open() */
 	/* Does @fd prove access to the device?  0, or why not. */
 	int (*judge_proof)(unsigned int device, int fd, enum wire_reason *ret_reason);
 };
 
-/* Create the sockets below @dir and @legacy_dir (NULL: no such socket). */
+/*
+ * Create the sockets below @dir and @legacy_dir (NULL: no such socket), unless
+ * l->socket and l->legacy are a predecessor's (else they must be -1).
+ */
 int listener_open(struct listener *l, const char *dir, const char *legacy_dir);
 
 /* epoll says something is to be done, or a second has passed. */
 void listener_run(struct listener *l);
+
+/*
+ * What a predecessor left: its clients and attached processes, by their
+ * records.  @fd is the listener's afterwards, also on errors.
+ */
+int listener_restore(struct listener *l, const struct vault_record *r, int fd);
+
+/* The client with that id in the vault; NULL: it is gone. */
+struct client *listener_find(const struct listener *l, uint64_t id);
+
+/* A restored client uses a restored buffer. */
+void listener_restore_use(struct client *c, uint64_t len);
+
+/* The device has resumed: look at shared memory as the predecessor did. */
+void listener_resume(struct listener *l);
 
 /* Answers of buffers go through this. */
 buffers_answer_fn listener_answer;

@@ -3,6 +3,7 @@
 #ifndef UBLKZC_SERVER_LISTENER_INTERNAL_H
 #define UBLKZC_SERVER_LISTENER_INTERNAL_H
 
+#include <sys/socket.h>
 #include <time.h>
 
 #include "listener.h"
@@ -23,8 +24,10 @@ struct client {
 	struct scan scan;	   /* of what it shares itself */
 	uint32_t scan_seq;	   /* of the SCAN to answer */
 	bool scan_asked;
+	bool scans; /* it has sent SCAN at all */
 	unsigned int nr_buffers;
 	uint64_t bytes;
+	uint64_t id; /* in the vault; 0: not there */
 };
 
 /* To be freed when the current round is over. */
@@ -32,6 +35,12 @@ static inline void hang_up(struct client *c)
 {
 	c->closing = true;
 }
+
+/* A client with @fd as its connection, or NULL; @fd stays the caller's then. */
+struct client *listener_new_client(struct listener *l, int fd, const struct ucred *cred);
+
+/* Tell the vault of @c, and of @fd unless it is -1. */
+void listener_note(struct listener *l, struct client *c, int fd);
 
 /* Watch @fd for input; @what comes back from epoll. */
 int listener_watch(struct listener *l, int fd, void *what);
@@ -50,6 +59,7 @@ void legacy_serve(struct listener *l, struct client *c);
 void legacy_answer(struct listener *l, struct client *c, int status, unsigned int index);
 
 /* listener_scan.c: memory that processes share themselves */
+void scan_again(struct listener *l, struct client *c);
 void scan_requested(struct listener *l, struct client *c, const struct wire_request *req);
 bool admin_requested(struct listener *l, struct client *c, const struct wire_request *req);
 void listener_attached(void *arg, void *client, uint32_t seq, pid_t pid);

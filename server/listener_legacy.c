@@ -33,6 +33,8 @@ void legacy_serve(struct listener *l, struct client *c)
 		return;
 	}
 	c->greeted = true;
+	listener_note(l, c, c->fd);
+	add.owner = c->id;
 	if (nr_fds == 1 && fstat(fds[0], &st) == 0) {
 		add.fd = fds[0];
 		add.len = (uint64_t)st.st_size;
@@ -61,6 +63,7 @@ static void lease_to_process(struct listener *l, struct client *c)
 	close(c->fd); /* leaves the epoll set by itself */
 	c->fd = pidfd;
 	c->legacy_lease = true;
+	listener_note(l, c, pidfd);
 	if (listener_watch(l, pidfd, c) < 0)
 		hang_up(c);
 }

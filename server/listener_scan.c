@@ -32,11 +32,20 @@ void scan_requested(struct listener *l, struct client *c, const struct wire_requ
 		listener_refuse(l, c, req, -ESRCH, WIRE_NO_PROCESS);
 		return;
 	}
+	if (!c->scans) {
+		c->scans = true;
+		listener_note(l, c, -1);
+	}
+	c->scan_seq = req->seq;
+	c->scan_asked = true;
+	scan_again(l, c);
+}
+
+void scan_again(struct listener *l, struct client *c)
+{
 	c->listener = l;
 	c->scan.done = scanned;
 	c->scan.done_arg = c;
-	c->scan_seq = req->seq;
-	c->scan_asked = true;
 	scan_begin(&c->scan, true);
 	scan_process(&c->scan, c->pid, c->pidfd);
 	scan_end(&c->scan);

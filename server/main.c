@@ -14,12 +14,15 @@ static const struct verb {
 	{ "add", verb_add, "start a server in the background; prints its device" },
 	{ "serve", verb_serve, "the same in the foreground, for a service manager" },
 	{ "del", verb_del, "stop a server and remove its device (-n ID, or -a for all)" },
+	{ "recover", verb_recover, "serve a device whose server died (-n ID)" },
+	{ "upgrade", verb_upgrade, "replace a server by the installed program (-n ID)" },
 	{ "list", verb_list, "the devices of running servers" },
 	{ "stat", verb_stat, "what was zero-copy, what was not, and why (-n ID, --json)" },
 	{ "run", verb_run, "run a program under libublkzc.so and say what was zero-copy" },
 	{ "attach", verb_attach, "zero copy for a program that is already running (--pid PID)" },
 	{ "detach", verb_detach, "end that" },
 	{ "features", verb_features, "what the running kernel's ublk driver can do" },
+	{ "take-over", verb_take_over, NULL }, /* keepers say it, users need not */
 };
 
 #define NR_VERBS (sizeof(verbs) / sizeof(verbs[0]))
@@ -27,7 +30,7 @@ static const struct verb {
 static void usage(FILE *out)
 {
 	fprintf(out, "usage: ublkzc VERB [options]\n\n");
-	for (unsigned int i = 0; i < NR_VERBS; i++)
+	for (unsigned int i = 0; i < NR_VERBS && verbs[i].help; i++)
 		fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].help);
 	fprintf(out, "  %-10s %s\n", "version", "this program's version");
 	fprintf(out, "\nublkzc VERB --help says more; the manual is ublkzc(8).\n");

@@ -24,6 +24,7 @@ enum long_only {
 	OPT_MAX_BUFFERS,
 	OPT_MAX_CLIENT_BYTES,
 	OPT_MAX_BYTES,
+	OPT_RECOVERY,
 };
 
 struct option_row {
@@ -54,6 +55,9 @@ static const struct option_row rows[] = {
 	  "registered memory per client; default: three quarters of the machine's" },
 	{ OPT_MAX_BYTES, "max-bytes", "SIZE",
 	  "registered memory in all; default: three quarters of the machine's" },
+	{ OPT_RECOVERY, "recovery", "MODE",
+	  "when the server dies: reissue (I/O waits for its successor; default), fail (I/O fails "
+	  "until then) or none (the device dies too)" },
 	{ 'v', "verbose", NULL, "say more about what happens" },
 	{ 'h', "help", NULL, "this text" },
 };
@@ -143,6 +147,19 @@ static int set_max_io(struct options *o, const struct option_row *row, const cha
 	return 0;
 }
 
+static int set_recovery(struct options *o, const struct option_row *row, const char *value)
+{
+	static const char *const modes[] = { "reissue", "fail", "none" };
+
+	for (unsigned int i = 0; i < 3; i++) {
+		if (strcmp(value, modes[i]) == 0) {
+			o->recovery = (enum recovery)i;
+			return 0;
+		}
+	}
+	return bad_value(row, value, "wants reissue, fail or none");
+}
+
 static int add_shm_file(struct options *o, const char *path)
 {
 	if (o->nr_shm_files == OPTIONS_SHM_FILES_MAX)
@@ -195,6 +212,8 @@ static int apply(struct options *o, const struct option_row *row, const char *va
 		return set_size(row, value, &o->max_client_bytes);
 	case OPT_MAX_BYTES:
 		return set_size(row, value, &o->max_bytes);
+	case OPT_RECOVERY:
+		return set_recovery(o, row, value);
 	default:
 		o->verbose = true;
 		return 0;

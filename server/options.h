@@ -17,6 +17,13 @@
 #define OPTIONS_QUEUES_MAX 32
 #define OPTIONS_MAX_IO_MAX (32U << 20) /* bytes; UBLK_IO_BUF_BITS */
 
+/* What happens to I/O between a server's death and its successor. */
+enum recovery {
+	RECOVERY_REISSUE, /* it waits; what the dead server had not finished is done again */
+	RECOVERY_FAIL,	  /* it fails */
+	RECOVERY_NONE,	  /* the device dies with its server */
+};
+
 struct options {
 	const struct target_ops *target;
 	const char *path;
@@ -31,6 +38,7 @@ struct options {
 	bool copy_only; /* do not ask for shared-memory zero copy */
 	bool merges;	/* leave merging of neighbouring requests on */
 	bool verbose;
+	enum recovery recovery;
 	const char *shm_files[OPTIONS_SHM_FILES_MAX];
 	unsigned int nr_shm_files;
 	uint64_t max_client_bytes; /* 0: default */

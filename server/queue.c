@@ -3,15 +3,16 @@
  * queue.c - fetch, serve, commit.
  *
  *   driver --(FETCH cqe)--> start_request --> target --> request_complete
- *      ^                        |  \                          |
- *      |                        |   +-- parked: names an index that the
- *      |                        |       registry does not show yet
- *      +-----(COMMIT_AND_FETCH)-+-----------------------------+
+ *      ^                                                      |
+ *      +------------------(COMMIT_AND_FETCH)------------------+
  *
  * A matched request (UAPI_IO_F_SHMEM_ZC) has its data in a registered
  * buffer; every other one takes the copy path of UBLK_F_USER_COPY: bytes of a
  * WRITE are read from /dev/ublkcN into the tag's bounce buffer first, bytes
- * of a READ are written there last.
+ * of a READ are written there last.  That works for matched requests as well, so
+ * one that names a buffer which the registry does not show is simply copied:
+ * the driver matches before its answer to the registration reaches us, and still
+ * matches what a dead server had registered.
  *
  * The driver takes a completion of a matched request as full success, so a
  * request is finished whole or failed, never completed short.
@@ -29,25 +30,15 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
 
 #define SECTOR 512ULL
-#define PARK_POLL_NS 1000000 /* look at the registry again after 1 ms */
 
 /* user_data: what completed, and for which tag */
 #define UD_TARGET (1ULL << 32)
 #define UD_TAG(data) ((uint16_t)(data))
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
-}
 
 static struct io_uring_sqe *get_sqe(struct queue *q)
 {
@@ -176,22 +167,22 @@ static uint8_t *bounce_of(struct queue *q, const struct request *rq)
 	return q->bounce + (size_t)rq->tag * q->config.max_io;
 }
 
-/* Why a request's data was copied, as far as the server can know. */
-static void count_copied(struct queue *q)
+/* Why a request's data is copied, as far as the server can know. */
+static counter_t *copied_because(struct queue *q, bool matched)
 {
 	struct queue_counters *c = q->config.counters;
 
+	if (matched)
+		return &c->copied_unknown_buffer;
 	if (!q->config.shmem_zc)
-		counter_add(&c->copied_no_feature, 1);
-	else if (!registry_any(q->config.registry))
-		counter_add(&c->copied_nothing_registered, 1);
-	else
-		counter_add(&c->copied_other_memory, 1);
+		return &c->copied_no_feature;
+	if (!registry_any(q->config.registry))
+		return &c->copied_nothing_registered;
+	return &c->copied_other_memory;
 }
 
 static int prepare_copied(struct queue *q, struct request *rq)
 {
-	count_copied(q);
 	rq->zero_copy = false;
 	rq->bounced = false;
 	rq->data = bounce_of(q, rq);
@@ -199,22 +190,26 @@ static int prepare_copied(struct queue *q, struct request *rq)
 }
 
 /*
- * Returns 0 with rq->data set, -EAGAIN when the index is not published yet,
- * or the error to fail the request with.
+ * Find the data in the registered buffer that @addr names.  False: we know of no
+ * such memory, or not of all of it, or that it is not to be written.
  */
-static int prepare_matched(struct queue *q, struct request *rq, uint64_t addr)
+static bool find_matched(struct queue *q, struct request *rq, uint64_t addr)
 {
 	uint32_t offset = uapi_shmem_offset(addr);
 	struct buffer_view view;
 
-	if (!registry_view(q->config.registry, uapi_shmem_index(addr), &view))
-		return -EAGAIN;
-	if (offset > view.len || rq->len > view.len - offset)
-		return -EFAULT;
-	if (view.read_only && rq->op == REQ_READ)
-		return -EFAULT;
+	if (!registry_view(q->config.registry, uapi_shmem_index(addr), &view) ||
+	    offset > view.len || rq->len > view.len - offset ||
+	    (view.read_only && rq->op == REQ_READ))
+		return false;
 	rq->zero_copy = true;
 	rq->data = view.base + offset;
+	return true;
+}
+
+/* Where the storage wants it aligned better, the data goes through our memory. */
+static int prepare_matched(struct queue *q, struct request *rq)
+{
 	rq->bounced = ((uintptr_t)rq->data & (q->config.target->memory_align - 1)) != 0;
 	if (!rq->bounced)
 		return 0;
@@ -223,29 +218,14 @@ static int prepare_matched(struct queue *q, struct request *rq, uint64_t addr)
 	return rq->op == REQ_WRITE ? client_copy(rq->data, rq->client, rq->len, false) : 0;
 }
 
-static void unpark(struct queue *q, struct request *rq)
+static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod)
 {
-	if (rq->parked_ns)
-		q->nr_parked--;
-	rq->parked_ns = 0;
-}
+	bool matched = (iod->op_flags & UAPI_IO_F_SHMEM_ZC) != 0;
 
-static void park(struct queue *q, struct request *rq)
-{
-	uint64_t now = now_ns();
-
-	if (!rq->parked_ns) {
-		rq->parked_ns = now;
-		q->nr_parked++;
-		counter_add(&q->config.counters->parked, 1);
-	}
-	if (now - rq->parked_ns < QUEUE_PARK_DEADLINE_MS * 1000000ULL)
-		return;
-	log_line(LOG_ERROR,
-		 "queue %u: request %u names a buffer that was never registered, failing it",
-		 q->config.id, rq->tag);
-	unpark(q, rq);
-	request_complete(q, rq, -EIO);
+	if (matched && find_matched(q, rq, iod->addr))
+		return prepare_matched(q, rq);
+	counter_add(copied_because(q, matched), 1);
+	return prepare_copied(q, rq);
 }
 
 static int decode_op(const struct ublksrv_io_desc *iod, struct request *rq)
@@ -304,28 +284,12 @@ static void start_request(struct queue *q, struct request *rq)
 	const struct ublksrv_io_desc *iod = &q->descriptors[rq->tag];
 	int err = decode(q, iod, rq);
 
-	if (!err && (rq->op == REQ_READ || rq->op == REQ_WRITE)) {
-		if (iod->op_flags & UAPI_IO_F_SHMEM_ZC)
-			err = prepare_matched(q, rq, iod->addr);
-		else
-			err = prepare_copied(q, rq);
-	}
-	if (err == -EAGAIN) {
-		park(q, rq);
-		return;
-	}
-	unpark(q, rq);
+	if (!err && (rq->op == REQ_READ || rq->op == REQ_WRITE))
+		err = prepare(q, rq, iod);
 	if (err)
 		request_complete(q, rq, err);
 	else
 		q->config.target->ops->submit(q, rq);
-}
-
-static void retry_parked(struct queue *q)
-{
-	for (unsigned int tag = 0; q->nr_parked && tag < q->config.depth; tag++)
-		if (q->requests[tag].parked_ns)
-			start_request(q, &q->requests[tag]);
 }
 
 static void handle_cqe(struct queue *q, const struct io_uring_cqe *cqe)
@@ -347,24 +311,18 @@ static void handle_cqe(struct queue *q, const struct io_uring_cqe *cqe)
 
 static void serve(struct queue *q)
 {
-	struct __kernel_timespec poll_again = { .tv_nsec = PARK_POLL_NS };
-
-	while (q->nr_fetching || q->nr_target || q->nr_parked) {
+	while (q->nr_fetching || q->nr_target) {
 		struct io_uring_cqe *cqe;
 		unsigned int head;
 		unsigned int nr = 0;
 
-		if (q->nr_parked)
-			io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, &poll_again, NULL);
-		else
-			io_uring_submit_and_wait(&q->ring, 1);
+		io_uring_submit_and_wait(&q->ring, 1);
 		io_uring_for_each_cqe(&q->ring, head, cqe)
 		{
 			handle_cqe(q, cqe);
 			nr++;
 		}
 		io_uring_cq_advance(&q->ring, nr);
-		retry_parked(q);
 	}
 }
 

@@ -20,9 +20,6 @@
 #include "state.h"
 #include "target.h"
 
-/* A request that names a buffer nobody published is failed after this long. */
-#define QUEUE_PARK_DEADLINE_MS 10000
-
 enum request_op { REQ_READ, REQ_WRITE, REQ_FLUSH, REQ_DISCARD, REQ_WRITE_ZEROES };
 
 struct request {
@@ -38,7 +35,6 @@ struct request {
 	uint32_t done;	     /* bytes finished; the target's to use */
 	uint8_t *data;	     /* len bytes for READ and WRITE; NULL else */
 	uint8_t *client;     /* bounced: where the bytes really belong */
-	uint64_t parked_ns;  /* since when, CLOCK_MONOTONIC; 0: not parked */
 };
 
 struct queue_config {
@@ -60,7 +56,6 @@ struct queue {
 	size_t descriptors_len;
 	struct request *requests; /* depth of them, by tag */
 	uint8_t *bounce;	  /* depth * max_io bytes, demand-zero */
-	unsigned int nr_parked;
 	unsigned int nr_fetching; /* commands owned by the driver */
 	unsigned int nr_target;	  /* target completions outstanding */
 	pthread_t thread;

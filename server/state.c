@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "arguments.h"
 #include "common/wire.h"
 
 static void state_path(char *buf, size_t size, unsigned int device)
@@ -31,7 +32,13 @@ static size_t state_size(unsigned int nr_queues)
 	return sizeof(struct state) + nr_queues * sizeof(struct queue_counters);
 }
 
-int state_create(unsigned int device, unsigned int nr_queues, struct state **ret)
+static bool state_valid(const struct state *state, size_t size)
+{
+	return size >= sizeof(*state) && state->magic == STATE_MAGIC &&
+	       state->version == STATE_VERSION && size >= state_size(state->nr_queues);
+}
+
+int state_create(unsigned int device, unsigned int nr_queues, struct state **ret, int *ret_fd)
 {
 	size_t size = state_size(nr_queues);
 	char path[64];
@@ -45,7 +52,6 @@ int state_create(unsigned int device, unsigned int nr_queues, struct state **ret
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (fd < 0)
 		return -errno;
-	/* The descriptor is kept open, on purpose, for as long as we live. */
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		err = errno == EWOULDBLOCK ? -EEXIST : -errno;
 		close(fd);
@@ -68,13 +74,28 @@ int state_create(unsigned int device, unsigned int nr_queues, struct state **ret
 	(*ret)->pid = getpid();
 	(*ret)->nr_queues = nr_queues;
 	(*ret)->magic = STATE_MAGIC;
+	*ret_fd = fd;
 	return 0;
 }
 
-static bool state_valid(const struct state *state, size_t size)
+int state_adopt(int fd, struct state **ret)
 {
-	return size >= sizeof(*state) && state->magic == STATE_MAGIC &&
-	       state->version == STATE_VERSION && size >= state_size(state->nr_queues);
+	struct stat st;
+	void *map;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	if (!state_valid(map, (size_t)st.st_size)) {
+		munmap(map, (size_t)st.st_size);
+		return -EBADMSG;
+	}
+	*ret = map;
+	(*ret)->pid = getpid();
+	(*ret)->recoveries++;
+	return 0;
 }
 
 int state_open(unsigned int device, const struct state **ret)
@@ -115,6 +136,8 @@ void state_remove(unsigned int device)
 	char path[64];
 
 	state_path(path, sizeof(path), device);
+	unlink(path);
+	arguments_path(path, sizeof(path), device);
 	unlink(path);
 	snprintf(path, sizeof(path), WIRE_SOCKET_FORMAT, WIRE_DIR, device);
 	unlink(path);

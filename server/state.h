@@ -20,7 +20,7 @@
 
 #define STATE_DIR "/run/ublkzc"
 #define STATE_MAGIC 0x7a6b6c62757a7567ULL
-#define STATE_VERSION 1
+#define STATE_VERSION 2
 #define STATE_PATH_MAX 256 /* bytes of a backing path that are shown */
 
 typedef _Atomic uint64_t counter_t;
@@ -51,19 +51,21 @@ struct queue_counters {
 	counter_t copied_no_feature;
 	counter_t copied_nothing_registered;
 	counter_t copied_other_memory;
+	counter_t copied_unknown_buffer; /* matched, but not (yet) known to us */
 	counter_t flushes;
 	counter_t discards;
 	counter_t write_zeroes;
 	counter_t errors;
-	counter_t parked;  /* waited for an index to be published */
 	counter_t bounced; /* zero-copy, but misaligned for the storage behind */
 };
 
 struct state {
 	uint64_t magic;
 	uint32_t version;
-	uint32_t device; /* N of /dev/ublkbN */
-	int32_t pid;	 /* of the server */
+	uint32_t device;     /* N of /dev/ublkbN */
+	int32_t pid;	     /* of the server */
+	int32_t keeper;	     /* of its parent, which replaces it; 0: none */
+	uint32_t recoveries; /* servers that took over */
 	uint32_t nr_queues;
 	uint32_t depth;
 	uint32_t block_size; /* bytes */
@@ -77,11 +79,18 @@ struct state {
 	counter_t buffer_bytes;
 	counter_t clients;
 	counter_t refused; /* requests of clients that were refused */
+	counter_t indices; /* one more than the highest index of a buffer so far */
 	struct queue_counters queues[];
 };
 
-/* Create the file for @device; -EEXIST when a live server has it. */
-int state_create(unsigned int device, unsigned int nr_queues, struct state **ret);
+/*
+ * Create the file for @device; -EEXIST when a live server has it.  It is locked by
+ * *@ret_fd for as long as somebody has that open.
+ */
+int state_create(unsigned int device, unsigned int nr_queues, struct state **ret, int *ret_fd);
+
+/* Go on with the file that a predecessor created and locked. */
+int state_adopt(int fd, struct state **ret);
 
 /* Map an existing one read-only.  -ENOENT: no such server. */
 int state_open(unsigned int device, const struct state **ret);

@@ -58,8 +58,10 @@ struct target {
 	uint32_t memory_align; /* bytes a data pointer must be aligned to; 1: any */
 	bool volatile_cache;   /* FLUSH means something */
 	bool discard;	       /* DISCARD and WRITE_ZEROES are worth trying */
-	int fd;		       /* registered as fixed file with every ring; -1: none */
-	void *priv;	       /* owned by ops */
+	/* Registered as fixed file with every ring; -1: none.  in: -1, or what a
+	 * predecessor had, to go on with. */
+	int fd;
+	void *priv; /* owned by ops */
 };
 
 extern const struct target_ops target_null;

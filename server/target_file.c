@@ -267,10 +267,11 @@ static int examine(struct target *target, bool direct)
 
 static int file_open(struct target *target)
 {
-	bool direct;
+	bool direct = target->fd >= 0 && (fcntl(target->fd, F_GETFL) & O_DIRECT);
 	int ret;
 
-	target->fd = open_backing(target, &direct);
+	if (target->fd < 0)
+		target->fd = open_backing(target, &direct);
 	if (target->fd < 0)
 		return target->fd;
 	ret = examine(target, direct);

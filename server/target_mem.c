@@ -4,7 +4,8 @@
  *
  * Not a malloc'ed area and memcpy: registered client memory must only be
  * touched by system calls (queue.c says why), and this way there is one path.
- * It is lost when the server ends.
+ * It outlives a server that dies, in the hands of its keeper (keeper.h), but not
+ * the two of them.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -16,12 +17,15 @@
 
 static int mem_open(struct target *target)
 {
-	target->fd = memfd_create("ublkzc-mem", MFD_CLOEXEC);
+	bool fresh = target->fd < 0;
+
+	if (fresh)
+		target->fd = memfd_create("ublkzc-mem", MFD_CLOEXEC);
 	if (target->fd < 0)
 		return log_error(-errno, "memfd_create");
 	target->block_size = target->block_size ? target->block_size : 512;
 	target->size -= target->size % target->block_size;
-	if (ftruncate(target->fd, (off_t)target->size) < 0)
+	if (fresh && ftruncate(target->fd, (off_t)target->size) < 0)
 		return log_error(-errno, "a RAM disk of %llu bytes",
 				 (unsigned long long)target->size);
 	target->memory_align = 1;

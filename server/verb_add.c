@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * verb_add.c - "add" and "serve".
+ * verb_add.c - "add" and "serve", and servers that take over.
  *
- * add forks the server off and waits on a pipe until it says that the device
- * is live, or is gone.  The server keeps the caller's stderr until then, so
- * that what went wrong is seen, and logs to a file from there on.
+ * add forks the keeper off and waits on a pipe until it says that the device
+ * is live, or is gone.  Keeper and server keep the caller's stderr until then, so
+ * that what went wrong is seen, and log to a file from there on.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +19,11 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "arguments.h"
 #include "device.h"
+#include "keeper.h"
 #include "options.h"
+#include "sizes.h"
 #include "state.h"
 #include "verbs.h"
 
@@ -34,8 +37,6 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
 		log_init("ublkzc", LOG_DEBUG);
 	return ret;
 }
-
-/* ---- serve ---- */
 
 /* sd_notify(3)'s protocol: one datagram to the socket the manager named. */
 static void notify_manager(const char *text)
@@ -59,25 +60,22 @@ static void notify_manager(const char *text)
 	close(fd);
 }
 
-static void serve_ready(unsigned int device, void *arg)
+static void say_device(unsigned int device)
 {
-	(void)arg;
 	printf("/dev/ublkb%u\n", device);
 	fflush(stdout);
-	notify_manager("READY=1");
 }
 
-int verb_serve(int argc, char **argv)
-{
-	struct options o;
-	int status;
+/* ---- servers, alone or with a keeper ---- */
 
-	if (parse(argc, argv, &o, &status))
-		return status;
-	return device_serve(&o, serve_ready, NULL) ? EXIT_FAILURE : 0;
-}
-
-/* ---- add ---- */
+struct start {
+	struct options options;
+	int argc; /* the verb and its options, for successors */
+	char **argv;
+	bool background;
+	int pipe_fd;  /* background: to the verb that waits */
+	int recovers; /* number of a device to take over by hand; -1: a new one */
+};
 
 static void leave_terminal(unsigned int device)
 {
@@ -86,7 +84,7 @@ static void leave_terminal(unsigned int device)
 	int log;
 
 	snprintf(path, sizeof(path), STATE_DIR "/ublkb%u.log", device);
-	log = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
+	log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (null >= 0) {
 		dup2(null, 0);
 		dup2(null, 1);
@@ -96,46 +94,91 @@ static void leave_terminal(unsigned int device)
 		log_line(LOG_WARN, "chdir /: errno %d", errno);
 }
 
-static void add_ready(unsigned int device, void *arg)
+/* The device is live: whoever waits for it is told. */
+static void tell(const struct start *s, unsigned int device)
 {
-	int pipe_fd = *(int *)arg;
+	int ret = arguments_save(device, s->argc, s->argv);
 
+	if (ret)
+		log_error(ret, "keep the command line for ublkzc recover");
+	if (!s->background) {
+		say_device(device);
+		notify_manager("READY=1");
+		return;
+	}
 	leave_terminal(device);
-	if (write(pipe_fd, &device, sizeof(device)) < 0)
+	if (write(s->pipe_fd, &device, sizeof(device)) < 0)
 		log_line(LOG_WARN, "ublkzc add went away before the device was live");
-	close(pipe_fd);
+	close(s->pipe_fd);
 }
 
-static int run_server(const struct options *o, int pipe_fd)
+static void in_keeper(unsigned int device, void *arg)
 {
-	setsid();
-	return device_serve(o, add_ready, &pipe_fd) ? EXIT_FAILURE : 0;
+	tell(arg, device);
 }
 
-int verb_add(int argc, char **argv)
+static void in_server(unsigned int device, void *arg)
 {
-	struct options o;
+	const struct start *s = arg;
+
+	if (s->options.recovery == RECOVERY_NONE)
+		tell(s, device);
+	else if (s->background)
+		leave_terminal(device);
+}
+
+static int first_server(struct vault *v, void *arg)
+{
+	struct start *s = arg;
+	int ret;
+
+	if (s->recovers >= 0)
+		ret = device_recover(&s->options, v, s->recovers, in_server, s);
+	else
+		ret = device_serve(&s->options, v, in_server, s);
+	return ret ? EXIT_FAILURE : 0;
+}
+
+static int run(struct start *s)
+{
+	struct keeper_start keeper = {
+		.serve = first_server,
+		.ready = in_keeper,
+		.arg = s,
+		.argc = s->argc,
+		.argv = s->argv,
+	};
+	struct vault none = VAULT_NONE;
+
+	if (s->options.recovery == RECOVERY_NONE)
+		return first_server(&none, s);
+	return keeper_run(&keeper);
+}
+
+static int run_in_background(struct start *s)
+{
 	unsigned int device;
 	int fds[2];
 	int status;
 	pid_t pid;
 	ssize_t n;
 
-	if (parse(argc, argv, &o, &status))
-		return status;
 	if (pipe2(fds, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
 		log_error(-errno, "start the server");
 		return EXIT_FAILURE;
 	}
 	if (pid == 0) {
 		close(fds[0]);
-		return run_server(&o, fds[1]);
+		setsid();
+		s->background = true;
+		s->pipe_fd = fds[1];
+		return run(s);
 	}
 	close(fds[1]);
 	while ((n = read(fds[0], &device, sizeof(device))) < 0 && errno == EINTR)
 		;
 	if (n == sizeof(device)) {
-		printf("/dev/ublkb%u\n", device);
+		say_device(device);
 		return 0;
 	}
 	/* The server has said why, except when it was killed. */
@@ -143,4 +186,97 @@ int verb_add(int argc, char **argv)
 		log_line(LOG_ERROR, "the server was killed by signal %d while starting",
 			 WTERMSIG(status));
 	return EXIT_FAILURE;
+}
+
+/* Paths in the command line outlive our working directory. */
+static int keep_absolute(struct start *s)
+{
+	for (int i = 1; i < s->argc; i++) {
+		if (s->argv[i] != s->options.path)
+			continue;
+		s->options.path = s->argv[i] = arguments_absolute(s->argv[i]);
+		if (!s->argv[i])
+			return log_error(-ENOMEM, "start");
+	}
+	return 0;
+}
+
+/* 0, or the exit status to end with in @ret_status. */
+static int prepare(struct start *s, int argc, char **argv, int *ret_status)
+{
+	int ret;
+
+	*s = (struct start){ .argc = argc, .argv = argv, .recovers = -1 };
+	ret = parse(argc, argv, &s->options, ret_status);
+	if (!ret && keep_absolute(s)) {
+		*ret_status = EXIT_FAILURE;
+		ret = -ENOMEM;
+	}
+	return ret;
+}
+
+int verb_serve(int argc, char **argv)
+{
+	struct start s;
+	int status;
+
+	return prepare(&s, argc, argv, &status) ? status : run(&s);
+}
+
+int verb_add(int argc, char **argv)
+{
+	struct start s;
+	int status;
+
+	return prepare(&s, argc, argv, &status) ? status : run_in_background(&s);
+}
+
+/* ---- after a server's death ---- */
+
+static void nothing_to_say(unsigned int device, void *arg)
+{
+	(void)device, (void)arg;
+}
+
+/* "take-over VERSION FD" and the command line of the server that died: keeper.c. */
+int verb_take_over(int argc, char **argv)
+{
+	struct vault v = VAULT_NONE;
+	struct start s;
+	uint64_t version;
+	uint64_t fd;
+	int status;
+	int ret;
+
+	if (argc < 4 || number_parse(argv[1], 0, UINT32_MAX, &version) ||
+	    number_parse(argv[2], 3, INT32_MAX, &fd)) {
+		log_line(LOG_ERROR, "take-over is for servers' keepers; see ublkzc recover");
+		return EXIT_USAGE;
+	}
+	if (version != VAULT_VERSION)
+		return EXIT_OTHER_VAULT;
+	v.fd = (int)fd;
+	fcntl(v.fd, F_SETFD, FD_CLOEXEC);
+	if (prepare(&s, argc - 3, argv + 3, &status))
+		return EXIT_OTHER_VAULT; /* the options of another version */
+	ret = device_recover(&s.options, &v, -1, nothing_to_say, NULL);
+	return ret == -ENODEV ? EXIT_GONE : ret ? EXIT_FAILURE : 0;
+}
+
+int recover_by_hand(unsigned int device, bool foreground)
+{
+	struct start s;
+	char **argv;
+	int status;
+	int argc;
+	int ret = arguments_load(device, &argc, &argv);
+
+	if (ret) {
+		log_error(ret, "what the server of device %u was is not known", device);
+		return EXIT_FAILURE;
+	}
+	if (prepare(&s, argc, argv, &status))
+		return EXIT_FAILURE;
+	s.recovers = (int)device;
+	return foreground ? run(&s) : run_in_background(&s);
 }

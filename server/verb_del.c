@@ -17,9 +17,22 @@
 #include "state.h"
 #include "verbs.h"
 
-#define DEL_DEADLINE_MS 30000
+#define DEL_DEADLINE_MS 40000 /* more than a keeper gives its server */
 
 static const char usage_text[] = "usage: ublkzc del -n ID | -a\n";
+
+static bool driver_has(unsigned int device)
+{
+	struct ublksrv_ctrl_dev_info info;
+	struct ctrl ctrl;
+	bool has;
+
+	if (ctrl_open(&ctrl))
+		return false;
+	has = ctrl_get_info(&ctrl, device, &info) == 0;
+	ctrl_close(&ctrl);
+	return has;
+}
 
 /* Ask the server to stop and wait until it is gone.  -ESRCH: it is dead. */
 static int stop_server(const struct state *state)
@@ -29,7 +42,8 @@ static int stop_server(const struct state *state)
 
 	if (!state_alive(state))
 		return -ESRCH;
-	gone.fd = (int)syscall(SYS_pidfd_open, state->pid, 0);
+	/* The keeper ends when its server has, and does not replace it then. */
+	gone.fd = (int)syscall(SYS_pidfd_open, state->keeper ? state->keeper : state->pid, 0);
 	if (gone.fd < 0)
 		return -errno;
 	if (syscall(SYS_pidfd_send_signal, gone.fd, SIGTERM, NULL, 0) < 0)
@@ -37,7 +51,8 @@ static int stop_server(const struct state *state)
 	else if (poll(&gone, 1, DEL_DEADLINE_MS) == 0)
 		ret = -ETIMEDOUT;
 	close(gone.fd);
-	return ret;
+	/* Its server was dead just then: the device is still there. */
+	return ret ? ret : driver_has(state->device) ? -ESRCH : 0;
 }
 
 /* No server: the driver itself must be asked. */

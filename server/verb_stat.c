@@ -35,13 +35,13 @@ static void stat_json(const struct state *s, const struct queue_counters *c)
 	json_op("read", &c->read);
 	json_op("write", &c->write);
 	printf("\"flush\":%llu,\"discard\":%llu,\"write_zeroes\":%llu,\"errors\":%llu,"
-	       "\"parked\":%llu,\"bounced\":%llu,",
+	       "\"bounced\":%llu,\"recoveries\":%u,\"pid\":%d,",
 	       get(&c->flushes), get(&c->discards), get(&c->write_zeroes), get(&c->errors),
-	       get(&c->parked), get(&c->bounced));
+	       get(&c->bounced), s->recoveries, s->pid);
 	printf("\"not_zero_copy\":{\"no_feature\":%llu,\"nothing_registered\":%llu,"
-	       "\"other_memory\":%llu}}\n",
+	       "\"other_memory\":%llu,\"unknown_buffer\":%llu}}\n",
 	       get(&c->copied_no_feature), get(&c->copied_nothing_registered),
-	       get(&c->copied_other_memory));
+	       get(&c->copied_other_memory), get(&c->copied_unknown_buffer));
 }
 
 static void text_op(const char *name, const struct op_counters *op)
@@ -77,14 +77,16 @@ static void stat_text(const struct state *s, const struct queue_counters *c)
 	explain(&c->copied_other_memory,
 		"their memory was not registered, or not in one piece (buffered I/O, file system "
 		"metadata, a program without libublkzc.so, scattered buffers)");
+	explain(&c->copied_unknown_buffer,
+		"their memory was being registered or unregistered just then, or by a server that "
+		"died");
+	if (s->recoveries)
+		printf("  %u times another server has taken over\n", s->recoveries);
 	if (get(&c->bounced))
 		printf("  %llu zero-copy requests were not aligned for direct I/O to the storage "
 		       "and "
 		       "went through a bounce buffer\n",
 		       get(&c->bounced));
-	if (get(&c->parked))
-		printf("  %llu requests waited for their buffer's registration to be known\n",
-		       get(&c->parked));
 }
 
 struct wanted {

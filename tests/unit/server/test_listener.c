@@ -66,6 +66,8 @@ static int setup(void **state)
 			      .answer_arg = &l,
 			      .max_bytes = 1 << 20 };
 	l = (struct listener){ .device = 3,
+			       .socket = -1,
+			       .legacy = -1,
 			       .limits = { .max_clients = 3,
 					   .max_buffers = 2,
 					   .max_client_bytes = 65536,

@@ -24,15 +24,18 @@ static struct scan scan;
 static unsigned int next_index;
 static int refuse_with;
 
-/* A driver that answers at once, when the test asks it to. */
-static void *pending[64];
+/* A driver that answers when the test lets it. */
+static struct asked {
+	void *cookie;
+	bool registering;
+} pending[64];
 static unsigned int nr_pending;
 
 static int fake_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie)
 {
 	(void)arg;
 	(void)reg;
-	pending[nr_pending++] = cookie;
+	pending[nr_pending++] = (struct asked){ cookie, true };
 	return 0;
 }
 
@@ -40,33 +43,21 @@ static int fake_unreg(void *arg, unsigned int index, void *cookie)
 {
 	(void)arg;
 	(void)index;
-	pending[nr_pending++] = cookie;
+	pending[nr_pending++] = (struct asked){ cookie, false };
 	return 0;
-}
-
-/* What was asked so far; what is asked while it answers waits. */
-static void answer_all(bool registered)
-{
-	void *asked[64];
-	unsigned int nr = nr_pending;
-
-	memcpy(asked, pending, sizeof(asked));
-	nr_pending = 0;
-	for (unsigned int i = 0; i < nr; i++)
-		buffers_finished(&b, asked[i],
-				 !registered   ? 0
-				 : refuse_with ? refuse_with
-					       : (int)next_index++);
 }
 
 static void driver_answers(void)
 {
-	answer_all(true);
-}
+	while (nr_pending) {
+		struct asked a = pending[0];
 
-static void driver_unregisters(void)
-{
-	answer_all(false);
+		memmove(pending, pending + 1, --nr_pending * sizeof(a));
+		buffers_finished(&b, a.cookie,
+				 !a.registering ? 0
+				 : refuse_with	? refuse_with
+						: (int)next_index++);
+	}
 }
 
 static unsigned int nr_done;
@@ -297,7 +288,7 @@ static void finds_each_kind_once(void **state)
 	next_stage();
 	look(other.pid);
 	assert_int_equal(nr_pending, 2);
-	driver_unregisters();
+	driver_answers();
 	assert_int_equal(b.nr, 1);
 	assert_int_equal(scan.nr, 1);
 }
@@ -392,7 +383,6 @@ static void rounds_overtake(void **state)
 	assert_int_equal(nr_done, 1);
 	assert_int_equal(scan.nr, 0);
 	driver_answers(); /* late: nobody wants it any more */
-	driver_unregisters();
 	assert_int_equal(nr_done, 1);
 	assert_int_equal(b.nr, 0);
 }
@@ -501,7 +491,7 @@ static void an_attachment_follows_a_family(void **state)
 		attach_tick(&a, t);
 	}
 	assert_int_equal(a.nr, 0);
-	driver_unregisters();
+	driver_answers();
 	assert_int_equal(b.nr, 0);
 }
 

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* device_internal.h - a device being served, for the files device*.c. */
+#ifndef UBLKZC_SERVER_DEVICE_INTERNAL_H
+#define UBLKZC_SERVER_DEVICE_INTERNAL_H
+
+#include "buffers.h"
+#include "ctrl.h"
+#include "device.h"
+#include "listener.h"
+#include "queue.h"
+#include "registry.h"
+#include "state.h"
+#include "target.h"
+#include "vault.h"
+
+struct device {
+	const struct options *options;
+	struct target target;
+	struct ctrl ctrl;
+	struct ublksrv_ctrl_dev_info info;
+	bool added;
+	bool started;
+	bool shmem_zc;
+	int char_fd;
+	/* A predecessor's, or -1. */
+	int backing_fd;
+	int socket_fd;
+	int legacy_fd;
+	int signal_fd;
+	int done_fd;
+	struct state *state;
+	struct vault *vault;
+	struct registry registry;
+	struct buffers buffers;
+	struct listener listener;
+	bool listening;
+	struct queue *queues;
+	unsigned int nr_started; /* queues to join */
+	int shm_result;		 /* of the --shm-file being registered */
+};
+
+/* device_setup.c: steps of setting up; 0 or a negative errno that was logged. */
+int device_open_events(struct device *d);
+int device_open_target(struct device *d);
+int device_add(struct device *d);
+int device_open_char(struct device *d);
+int device_create_state(struct device *d);
+int device_open_listener(struct device *d);
+int device_start_queues(struct device *d);
+int device_register_shm_files(struct device *d);
+
+/* device_recover.c: the same for a device whose server died. */
+int device_inherit(struct device *d);			 /* from the vault */
+int device_adopt(struct device *d, unsigned int number); /* by hand */
+
+/* Hand results of the driver to the buffers that they are for. */
+void device_collect(struct device *d);
+
+#endif

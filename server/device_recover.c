@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * device_recover.c - become the server of a device whose server died.
+ *
+ * The driver holds the device's requests back (QUIESCED) until somebody has
+ * fetched on all queues again and ends the recovery.  In between nothing is
+ * registered or unregistered: the stock driver could wait for ever for requests
+ * that nobody serves yet.
+ *
+ * Requests may name buffers that the dead server had registered.  The successor
+ * has them all from the vault.  Without it (recovery by hand) no buffer is
+ * known: such requests are copied (queue.c), and the stale indices are
+ * unregistered once the device runs.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "device_internal.h"
+
+/* The driver notices the death of a server when its last request is handed back. */
+#define QUIESCE_DEADLINE_MS 60000
+
+/* ---- the driver ---- */
+
+static int begin_recovery(struct device *d)
+{
+	struct timespec pause = { .tv_nsec = 10000000 };
+	int ret = -EBUSY;
+
+	for (int ms = 0; ret == -EBUSY && ms < QUIESCE_DEADLINE_MS; ms += 10) {
+		ret = ctrl_start_recovery(&d->ctrl, d->info.dev_id);
+		if (ret == -EBUSY)
+			nanosleep(&pause, NULL);
+	}
+	if (ret == -EBUSY)
+		return log_error(ret, "device %u: a server is still there", d->info.dev_id);
+	if (ret < 0)
+		return log_error(ret, "start the recovery of device %u", d->info.dev_id);
+	return 0;
+}
+
+static int ask_driver(struct device *d, unsigned int number)
+{
+	int ret = ctrl_get_info(&d->ctrl, number, &d->info);
+
+	if (ret == -ENODEV)
+		return log_error(ret, "there is no device %u any more", number);
+	if (ret < 0)
+		return log_error(ret, "device %u", number);
+	if (!(d->info.flags & UBLK_F_USER_RECOVERY))
+		return log_error(-EOPNOTSUPP,
+				 "device %u was added without recovery (ublkzc del removes it)",
+				 number);
+	d->added = true;
+	d->shmem_zc = (d->info.flags & UBLK_F_SHMEM_ZC) != 0;
+	return 0;
+}
+
+/* The device's size is what the driver says; is the storage still as large? */
+static int check_size(struct device *d)
+{
+	struct uapi_params params = { 0 };
+	int ret = ctrl_get_params(&d->ctrl, d->info.dev_id, &params);
+
+	if (ret < 0)
+		return log_error(ret, "device %u: its parameters", d->info.dev_id);
+	if (d->target.size < params.basic.dev_sectors << 9)
+		log_line(LOG_ERROR,
+			 "%s has shrunk to %llu bytes; I/O beyond fails, the device has %llu",
+			 d->target.path ? d->target.path : d->target.ops->name,
+			 (unsigned long long)d->target.size,
+			 (unsigned long long)params.basic.dev_sectors << 9);
+	d->target.size = params.basic.dev_sectors << 9;
+	d->target.block_size = 1U << params.basic.logical_bs_shift;
+	return 0;
+}
+
+static int resume(struct device *d)
+{
+	int ret = device_start_queues(d);
+
+	if (ret)
+		return ret;
+	ret = ctrl_end_recovery(&d->ctrl, d->info.dev_id, getpid());
+	if (ret < 0)
+		return log_error(ret, "end the recovery of device %u", d->info.dev_id);
+	d->started = true;
+	return 0;
+}
+
+/* ---- from the vault ---- */
+
+struct heir {
+	struct device *d;
+	unsigned int number;
+	bool has_number;
+	int state_fd;
+};
+
+/* The device must be known, and its sockets, before the first client is. */
+static int prepare(struct heir *h)
+{
+	struct device *d = h->d;
+	int ret;
+
+	if (d->listening)
+		return 0;
+	if (!h->has_number)
+		return log_error(-EPROTO, "the keeper names no device");
+	if ((ret = ctrl_open(&d->ctrl)) || (ret = ask_driver(d, h->number)) ||
+	    (ret = device_open_target(d)) || (ret = check_size(d)) || (ret = begin_recovery(d)) ||
+	    (ret = device_open_char(d)))
+		return ret;
+	ret = state_adopt(h->state_fd, &d->state);
+	if (ret)
+		return log_error(ret, "the state of device %u", h->number);
+	ret = device_open_listener(d);
+	d->buffers.paused = true;
+	return ret;
+}
+
+static int inherit_use(struct device *d, const struct vault_record *r)
+{
+	struct client *c = listener_find(&d->listener, r->use.client);
+	uint64_t len;
+	int ret;
+
+	if (r->use.client && !c)
+		return 0; /* it hung up in the predecessor's last moment */
+	ret = buffers_restore_use(&d->buffers, r, c, &len);
+	if (!ret && c)
+		listener_restore_use(c, len);
+	return ret == -ENOENT ? 0 : ret;
+}
+
+static int inherit_later(struct heir *h, const struct vault_record *r, int fd)
+{
+	struct device *d = h->d;
+	int ret = prepare(h);
+
+	if (!ret && r->kind == VAULT_USE)
+		return inherit_use(d, r);
+	if (!ret && fd >= 0 && r->kind == VAULT_BUFFER)
+		ret = buffers_restore(&d->buffers, r, fd);
+	else if (!ret && fd >= 0)
+		return listener_restore(&d->listener, r, fd);
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+static int inherit_record(struct heir *h, const struct vault_record *r, int fd)
+{
+	switch (r->kind) {
+	case VAULT_STATE:
+		h->number = r->state.number;
+		h->has_number = true;
+		h->state_fd = fd;
+		return 0;
+	case VAULT_BACKING:
+		h->d->backing_fd = fd;
+		return 0;
+	case VAULT_SOCKET:
+		h->d->socket_fd = fd;
+		return 0;
+	case VAULT_LEGACY_SOCKET:
+		h->d->legacy_fd = fd;
+		return 0;
+	default:
+		return inherit_later(h, r, fd);
+	}
+}
+
+static int inherit_all(struct heir *h)
+{
+	struct vault_record r;
+	int ret;
+	int fd;
+
+	while ((ret = vault_next(h->d->vault, &r, &fd)) == 1) {
+		ret = inherit_record(h, &r, fd);
+		if (ret)
+			return ret;
+	}
+	return ret < 0 ? log_error(ret, "the keeper's records") : prepare(h);
+}
+
+int device_inherit(struct device *d)
+{
+	struct heir h = { .d = d, .state_fd = -1 };
+	int ret;
+
+	if ((ret = device_open_events(d)) || (ret = inherit_all(&h)) ||
+	    (ret = buffers_restored(&d->buffers)) || (ret = resume(d)))
+		return ret;
+	listener_resume(&d->listener);
+	buffers_resume(&d->buffers);
+	return 0;
+}
+
+/* ---- by hand ---- */
+
+/* What the dead server had registered, and nobody knows any more. */
+static int drop_stale_buffers(struct device *d, uint64_t indices)
+{
+	unsigned int dropped = 0;
+
+	for (uint64_t i = 0; d->shmem_zc && i < indices; i++) {
+		int ret = ctrl_unreg_buf_wait(&d->ctrl, d->info.dev_id, (unsigned int)i);
+
+		if (ret < 0 && ret != -ENOENT)
+			return log_error(ret, "unregister buffer %u", (unsigned int)i);
+		dropped += ret == 0;
+	}
+	if (dropped)
+		log_line(LOG_WARN,
+			 "%u buffers of the dead server are unregistered: its clients are copied "
+			 "until they open their files again",
+			 dropped);
+	return 0;
+}
+
+static uint64_t indices_used(unsigned int number)
+{
+	uint64_t indices = UAPI_SHMEM_BUF_INDEX_MAX + 1;
+	const struct state *old;
+
+	if (state_open(number, &old) == 0) {
+		indices = counter_get(&old->indices);
+		state_close(old);
+	}
+	return indices;
+}
+
+int device_adopt(struct device *d, unsigned int number)
+{
+	uint64_t indices = indices_used(number);
+	int ret;
+
+	if (d->options->target == &target_mem)
+		return log_error(-ENODATA,
+				 "device %u was a RAM disk: its contents went with its server and "
+				 "its keeper (ublkzc del -n %u removes it)",
+				 number, number);
+	if ((ret = device_open_events(d)) || (ret = ctrl_open(&d->ctrl)) ||
+	    (ret = ask_driver(d, number)) || (ret = device_open_target(d)) ||
+	    (ret = check_size(d)) || (ret = begin_recovery(d)) || (ret = device_open_char(d)) ||
+	    (ret = device_create_state(d)) || (ret = resume(d)) ||
+	    (ret = drop_stale_buffers(d, indices)) || (ret = device_open_listener(d)) ||
+	    (ret = device_register_shm_files(d)))
+		return ret;
+	d->state->recoveries++;
+	return 0;
+}

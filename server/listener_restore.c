@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * listener_restore.c - take over the clients of a server that died.
+ *
+ * Their connections never broke: the keeper has held them.  What they sent
+ * meanwhile waits in the socket.
+ */
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "listener_internal.h"
+
+void listener_note(struct listener *l, struct client *c, int fd)
+{
+	struct vault_record r = {
+		.id = c->id,
+		.kind = VAULT_CLIENT,
+		.client = { .pid = c->pid,
+			    .uid = c->uid,
+			    .legacy = c->legacy,
+			    .lease = c->legacy_lease,
+			    .scans = c->scans },
+	};
+
+	vault_put(l->vault, &r, fd);
+	c->id = r.id;
+}
+
+struct client *listener_find(const struct listener *l, uint64_t id)
+{
+	struct client *c = l->first;
+
+	while (c && c->id != id)
+		c = c->next;
+	return c;
+}
+
+static int restore_client(struct listener *l, const struct vault_record *r, int fd)
+{
+	struct ucred cred = { .pid = r->client.pid, .uid = r->client.uid };
+	struct client *c = listener_new_client(l, fd, &cred);
+
+	if (!c) {
+		close(fd);
+		return -ENOMEM;
+	}
+	c->id = r->id;
+	c->greeted = true;
+	c->legacy = r->client.legacy;
+	c->legacy_lease = r->client.lease;
+	c->scans = r->client.scans;
+	return 0;
+}
+
+int listener_restore(struct listener *l, const struct vault_record *r, int fd)
+{
+	if (r->kind == VAULT_CLIENT)
+		return restore_client(l, r, fd);
+	return attach_restore(&l->attachments, r, fd);
+}
+
+void listener_restore_use(struct client *c, uint64_t len)
+{
+	c->nr_buffers++;
+	c->bytes += len;
+}
+
+void listener_resume(struct listener *l)
+{
+	for (struct client *c = l->first; c; c = c->next)
+		if (c->scans && c->pidfd >= 0)
+			scan_again(l, c);
+	attach_look_again(&l->attachments);
+}
