@@ -93,6 +93,7 @@ static int ask_unregister(struct buffers *b, struct buffer *buf)
 	int ret;
 
 	buffers_note(b, buf, VAULT_UNREGISTERING, -1);
+	FAULT_POINT("unregistering");
 	ret = b->backend.unreg(b->backend.arg, buf->index, buf);
 	if (!ret) {
 		b->unregistering++;
@@ -115,7 +116,9 @@ static int ask_register(struct buffers *b, struct buffer *buf)
 		.flags = buf->view.read_only ? UAPI_SHMEM_BUF_READ_ONLY : 0,
 	};
 	buffers_note(b, buf, VAULT_REGISTERING, -1);
+	FAULT_POINT("registering");
 	ret = b->backend.reg(b->backend.arg, &buf->reg, buf);
+	FAULT_POINT("asked");
 	if (!ret)
 		b->registering++;
 	return ret;
@@ -189,6 +192,7 @@ static void registered(struct buffers *b, struct buffer *buf, int res)
 		log_line(LOG_ERROR, "the kernel named index %u twice", buf->index);
 	buf->state = LIVE;
 	buffers_note(b, buf, VAULT_LIVE, -1);
+	FAULT_POINT("live");
 	if (buf->uses)
 		buffers_answer_uses(b, buf, 0, WIRE_OK);
 	else

@@ -24,6 +24,7 @@
 
 #include "common/blkdev.h"
 #include "common/log.h"
+#include "fault.h"
 #include "listener_internal.h"
 
 #ifndef SO_PEERPIDFD
@@ -314,6 +315,7 @@ static void handle_hello(struct listener *l, struct client *c, const struct wire
 	}
 	c->greeted = true;
 	listener_note(l, c, c->fd);
+	FAULT_POINT("greeted");
 	wire_reply_init(&reply, req->type, req->seq);
 	reply.device = l->device;
 	reply.max_buffers = l->limits.max_buffers;

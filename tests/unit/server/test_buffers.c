@@ -255,6 +255,118 @@ static void an_interrupted_unregistration_is_repeated(void **state)
 	assert_false(registry_any(&registry));
 }
 
+/* ---- a successor ---- */
+
+static uint64_t last_id;
+
+static void inherit(enum vault_buffer_state state, unsigned int index, uint64_t offset)
+{
+	struct vault_record r = {
+		.id = ++last_id,
+		.kind = VAULT_BUFFER,
+		.buffer = { .offset = offset, .len = LEN, .index = index, .state = (uint8_t)state },
+	};
+
+	b.paused = true;
+	assert_int_equal(buffers_restore(&b, &r, memfd), 0);
+}
+
+static void inherit_use(uint64_t buffer, void *client, uint32_t seq)
+{
+	struct vault_record r = {
+		.id = ++last_id,
+		.kind = VAULT_USE,
+		.use = { .buffer = buffer, .seq = seq },
+	};
+	uint64_t len;
+
+	assert_int_equal(buffers_restore_use(&b, &r, client, &len), 0);
+	assert_int_equal(len, LEN);
+}
+
+static void live_buffers_are_published_before_the_device_resumes(void **state)
+{
+	struct buffer_view view;
+
+	(void)state;
+	inherit(VAULT_LIVE, 7, 0);
+	inherit_use(last_id, &one, 3);
+	assert_int_equal(buffers_restored(&b), 0);
+	assert_true(registry_view(&registry, 7, &view));
+	buffers_resume(&b);
+	/* The predecessor may not have got to the answer. */
+	assert_int_equal(answer.nr, 1);
+	assert_int_equal(answer.seq, 3);
+	assert_int_equal(answer.index, 7);
+	assert_int_equal(driver.regs + driver.unregs, 0);
+	buffers_forget_client(&b, &one);
+	assert_int_equal(driver.unregs, 1);
+	buffers_finished(&b, driver.cookie, 0);
+}
+
+static void what_nobody_uses_is_unregistered(void **state)
+{
+	(void)state;
+	inherit(VAULT_LIVE, 0, 0);
+	assert_int_equal(buffers_restored(&b), 0);
+	assert_int_equal(driver.unregs, 0);
+	buffers_resume(&b);
+	assert_int_equal(driver.unregs, 1);
+	buffers_finished(&b, driver.cookie, 0);
+	assert_int_equal(b.nr, 0);
+}
+
+/* It has the lowest index that was free, or none. */
+static void an_unfinished_registration_is_found(void **state)
+{
+	struct buffer_view view;
+
+	(void)state;
+	inherit(VAULT_LIVE, 0, 0);
+	inherit_use(last_id, &one, 1);
+	inherit(VAULT_REGISTERING, 0, LEN);
+	inherit_use(last_id, &one, 2);
+	inherit(VAULT_LIVE, 2, 2 * LEN);
+	inherit_use(last_id, &one, 3);
+	assert_int_equal(buffers_restored(&b), 0);
+	assert_true(registry_view(&registry, 1, &view));
+	buffers_resume(&b);
+	assert_int_equal(driver.unregs, 1);
+	assert_int_equal(driver.regs, 0);
+	buffers_finished(&b, driver.cookie, -ENOENT); /* none */
+	assert_false(registry_view(&registry, 1, &view));
+	assert_int_equal(driver.regs, 1);
+	buffers_finished(&b, driver.cookie, 1);
+	assert_int_equal(answer.nr, 3);
+	assert_int_equal(answer.seq, 2);
+	assert_int_equal(answer.index, 1);
+}
+
+static void unfinished_business_waits_for_the_device(void **state)
+{
+	struct buffer_view view;
+
+	(void)state;
+	inherit(VAULT_WAITING, 0, 0);
+	inherit_use(last_id, &one, 1);
+	inherit(VAULT_UNREGISTERING, 4, LEN);
+	assert_int_equal(buffers_restored(&b), 0);
+	assert_true(registry_view(&registry, 4, &view));
+	assert_int_equal(add(&two, 2, 2 * LEN), 0);
+	assert_int_equal(driver.regs + driver.unregs, 0);
+	buffers_resume(&b);
+	assert_int_equal(driver.unregs, 1);
+	assert_int_equal(driver.regs, 0);
+	buffers_finished(&b, driver.cookie, 0);
+	assert_false(registry_view(&registry, 4, &view));
+	assert_int_equal(driver.regs, 1); /* one at a time */
+	buffers_finished(&b, driver.cookie, 4);
+	assert_int_equal(answer.seq, 1);
+	assert_int_equal(driver.regs, 2);
+	buffers_finished(&b, driver.cookie, 5);
+	assert_int_equal(answer.seq, 2);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -268,6 +380,10 @@ int main(void)
 		T(what_the_kernel_refuses_is_answered_and_forgotten),
 		T(the_budget_of_the_device_holds),
 		T(an_interrupted_unregistration_is_repeated),
+		T(live_buffers_are_published_before_the_device_resumes),
+		T(what_nobody_uses_is_unregistered),
+		T(an_unfinished_registration_is_found),
+		T(unfinished_business_waits_for_the_device),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The keeper and what it keeps: real processes, but no device.
+ *
+ * Servers write what happened to a diary.  Successors are this program again, which
+ * the keeper starts with "take-over VERSION FD" and the words of the test.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "server/keeper.h"
+#include "tests/unit/cmocka_all.h"
+
+static char diary[64];
+
+static void write_diary(const char *text)
+{
+	FILE *f = fopen(diary, "ae");
+
+	if (f) {
+		fprintf(f, "%s;", text);
+		fclose(f);
+	}
+}
+
+static bool diary_says(const char *want)
+{
+	char text[512] = "";
+	FILE *f = fopen(diary, "re");
+
+	if (f) {
+		text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+		fclose(f);
+	}
+	if (strcmp(text, want) != 0)
+		print_message("the diary says: %s\n", text);
+	return strcmp(text, want) == 0;
+}
+
+/* ---- servers ---- */
+
+static int text_fd(const char *text)
+{
+	int fd = memfd_create("text", 0);
+
+	if (write(fd, text, strlen(text)) < 0)
+		return -1;
+	return fd;
+}
+
+static void die(void)
+{
+	raise(SIGKILL);
+}
+
+static int puts_and_dies(struct vault *v, void *arg)
+{
+	struct vault_record kept = { .kind = VAULT_BUFFER, .buffer = { .index = 1 } };
+	struct vault_record dropped = { .kind = VAULT_CLIENT };
+	struct vault_record last = { .kind = VAULT_USE, .use = { .seq = 5 } };
+
+	(void)arg;
+	vault_put(v, &kept, text_fd("first"));
+	vault_put(v, &dropped, text_fd("second"));
+	vault_put(v, &last, -1);
+	vault_drop(v, dropped.id);
+	kept.buffer.index = 2;
+	vault_put(v, &kept, -1); /* and keeps its descriptor */
+	vault_ready(v, 9);
+	/* Delivered, although nobody has read it when we die. */
+	last.use.seq = 6;
+	vault_put(v, &last, -1);
+	die();
+	return 0;
+}
+
+static int fails(struct vault *v, void *arg)
+{
+	(void)v, (void)arg;
+	write_diary("failed");
+	return EXIT_FAILURE;
+}
+
+static int is_live_and_dies(struct vault *v, void *arg)
+{
+	(void)arg;
+	vault_ready(v, 9);
+	die();
+	return 0;
+}
+
+static int waits_for_the_end(struct vault *v, void *arg)
+{
+	(void)arg;
+	vault_ready(v, 9);
+	pause();
+	return 0;
+}
+
+/* ---- successors ---- */
+
+static void note_records(struct vault *v)
+{
+	struct vault_record r;
+	char line[128];
+	char text[16];
+	int fd;
+
+	while (vault_next(v, &r, &fd) == 1) {
+		ssize_t n = fd >= 0 ? pread(fd, text, sizeof(text) - 1, 0) : 0;
+
+		text[n > 0 ? n : 0] = '\0';
+		snprintf(line, sizeof(line), "%u:%u:%s", r.kind,
+			 r.kind == VAULT_USE ? r.use.seq : r.buffer.index, text);
+		write_diary(line);
+	}
+}
+
+/* Dies as often as there are letters in @lives, which it wears off. */
+static int wear_off(struct vault *v, const char *lives)
+{
+	struct stat st;
+
+	write_diary("successor");
+	if (stat(lives, &st) == 0 && st.st_size > 0 && truncate(lives, st.st_size - 1) == 0)
+		die();
+	vault_ready(v, 9);
+	return 0;
+}
+
+static int successor(int argc, char **argv)
+{
+	struct vault v = { .fd = atoi(argv[3]) };
+	const char *what = argc > 5 ? argv[5] : "";
+
+	snprintf(diary, sizeof(diary), "%s", argv[4]);
+	if (strcmp(argv[2], "1") != 0)
+		return EXIT_OTHER_VAULT;
+	if (strcmp(what, "records") == 0) {
+		note_records(&v);
+		vault_ready(&v, 9);
+		return 0;
+	}
+	if (strcmp(what, "gone") == 0) {
+		write_diary("gone");
+		return EXIT_GONE;
+	}
+	return wear_off(&v, argv[6]);
+}
+
+/* ---- tests ---- */
+
+static void ready(unsigned int device, void *arg)
+{
+	char line[32];
+
+	(void)arg;
+	snprintf(line, sizeof(line), "ready %u", device);
+	write_diary(line);
+}
+
+static pid_t start_keeper(int (*serve)(struct vault *v, void *arg), const char *what,
+			  const char *more)
+{
+	char *argv[] = { diary, (char *)what, (char *)more };
+	struct keeper_start start = { .serve = serve, .ready = ready, .argv = argv, .argc = 3 };
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		log_init("test", LOG_ERROR);
+		_exit(keeper_run(&start));
+	}
+	return pid;
+}
+
+static int status_of(pid_t pid)
+{
+	int status = -1;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static int setup(void **state)
+{
+	int fd;
+
+	(void)state;
+	strcpy(diary, "/tmp/test_keeper.XXXXXX");
+	fd = mkstemp(diary);
+	close(fd);
+	return fd < 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	return unlink(diary);
+}
+
+static void what_was_said_before_death_is_inherited(void **state)
+{
+	(void)state;
+	assert_int_equal(status_of(start_keeper(puts_and_dies, "records", "")), 0);
+	assert_true(diary_says("ready 9;7:2:first;8:6:;"));
+}
+
+static void a_server_that_never_was_live_has_no_successor(void **state)
+{
+	(void)state;
+	assert_int_equal(status_of(start_keeper(fails, "records", "")), EXIT_FAILURE);
+	assert_true(diary_says("failed;"));
+}
+
+static void a_device_that_is_gone_ends_it(void **state)
+{
+	(void)state;
+	assert_int_equal(status_of(start_keeper(is_live_and_dies, "gone", "")), EXIT_FAILURE);
+	assert_true(diary_says("ready 9;gone;"));
+}
+
+static void successors_that_die_are_replaced(void **state)
+{
+	char lives[] = "/tmp/test_keeper.XXXXXX";
+	int fd = mkstemp(lives);
+
+	(void)state;
+	assert_int_equal(write(fd, "ll", 2), 2);
+	close(fd);
+	assert_int_equal(status_of(start_keeper(is_live_and_dies, "wear", lives)), 0);
+	unlink(lives);
+	assert_true(diary_says("ready 9;successor;successor;successor;"));
+}
+
+static void a_signal_stops_both(void **state)
+{
+	struct timespec pause = { .tv_nsec = 10000000 };
+	pid_t keeper = start_keeper(waits_for_the_end, "records", "");
+
+	(void)state;
+	for (int i = 0; i < 1000 && access(diary, R_OK) == 0; i++) {
+		struct stat st;
+
+		if (stat(diary, &st) == 0 && st.st_size > 0)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	kill(keeper, SIGTERM);
+	/* The server died of it, so it did not end well; and nobody replaced it. */
+	assert_int_equal(status_of(keeper), EXIT_FAILURE);
+	assert_true(diary_says("ready 9;"));
+}
+
+static void other_versions_are_not_understood(void **state)
+{
+	struct vault_message m = { .version = VAULT_VERSION + 1 };
+	struct vault_message got;
+	int socks[2];
+	int fd;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, socks), 0);
+	assert_int_equal(send(socks[0], &m, sizeof(m), 0), sizeof(m));
+	assert_int_equal(vault_receive(socks[1], &got, &fd), -EPROTO);
+	assert_int_equal(send(socks[0], &m, sizeof(m) - 1, 0), sizeof(m) - 1);
+	assert_int_equal(vault_receive(socks[1], &got, &fd), -EPROTO);
+	close(socks[0]);
+	assert_int_equal(vault_receive(socks[1], &got, &fd), 0);
+	close(socks[1]);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(what_was_said_before_death_is_inherited),
+		T(a_server_that_never_was_live_has_no_successor),
+		T(a_device_that_is_gone_ends_it),
+		T(successors_that_die_are_replaced),
+		T(a_signal_stops_both),
+		T(other_versions_are_not_understood),
+	};
+
+	if (argc > 4 && strcmp(argv[1], "take-over") == 0)
+		return successor(argc, argv);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
