@@ -104,6 +104,17 @@ int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
 
 /* ---- clients ---- */
 
+/*
+ * The keeper has the connection too, so closing our descriptor alone would neither
+ * end it nor take it out of the epoll set.
+ */
+void listener_unwatch(struct listener *l, int fd)
+{
+	epoll_ctl(l->epoll, EPOLL_CTL_DEL, fd, NULL);
+	shutdown(fd, SHUT_RDWR);
+	close(fd);
+}
+
 static void free_client(struct listener *l, struct client *c)
 {
 	struct client **link = &l->first;
@@ -116,7 +127,7 @@ static void free_client(struct listener *l, struct client *c)
 	scan_forget(&c->scan);
 	attach_forget_asker(&l->attachments, c);
 	vault_drop(l->vault, c->id);
-	close(c->fd);
+	listener_unwatch(l, c->fd);
 	if (c->pidfd >= 0)
 		close(c->pidfd);
 	free(c);
@@ -481,9 +492,9 @@ void listener_close(struct listener *l)
 		free_client(l, l->first);
 	attach_close(&l->attachments);
 	if (l->socket >= 0)
-		close(l->socket);
+		listener_unwatch(l, l->socket);
 	if (l->legacy >= 0)
-		close(l->legacy);
+		listener_unwatch(l, l->legacy);
 	if (l->epoll >= 0)
 		close(l->epoll);
 	l->socket = l->legacy = l->epoll = -1;

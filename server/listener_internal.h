@@ -45,6 +45,9 @@ void listener_note(struct listener *l, struct client *c, int fd);
 /* Watch @fd for input; @what comes back from epoll. */
 int listener_watch(struct listener *l, int fd, void *what);
 
+/* The opposite; hangs up and closes @fd. */
+void listener_unwatch(struct listener *l, int fd);
+
 /* Judge and register memory that @c has sent; it counts against @c. */
 int listener_add_memory(struct listener *l, struct client *c, const struct buffer_request *req,
 			enum wire_reason *ret_reason);

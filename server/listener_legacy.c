@@ -60,7 +60,7 @@ static void lease_to_process(struct listener *l, struct client *c)
 		hang_up(c);
 		return;
 	}
-	close(c->fd); /* leaves the epoll set by itself */
+	listener_unwatch(l, c->fd);
 	c->fd = pidfd;
 	c->legacy_lease = true;
 	listener_note(l, c, pidfd);

@@ -51,9 +51,23 @@ static int judge(unsigned int device, int fd, enum wire_reason *reason)
 	return proof_is_good ? 0 : -ENODEV;
 }
 
+/* A keeper that reads nothing: it has descriptors of all connections too. */
+static struct vault vault;
+static int keeper;
+
+static void open_vault(void)
+{
+	int socks[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, socks), 0);
+	vault = (struct vault){ .fd = socks[0] };
+	keeper = socks[1];
+}
+
 static int setup(void **state)
 {
 	(void)state;
+	open_vault();
 	strcpy(dir, "/tmp/test-listener-XXXXXX");
 	assert_non_null(mkdtemp(dir));
 	memset(&registry, 0, sizeof(registry));
@@ -64,6 +78,7 @@ static int setup(void **state)
 			      .backend = { .reg = agree_reg, .unreg = agree_unreg },
 			      .answer = listener_answer,
 			      .answer_arg = &l,
+			      .vault = &vault,
 			      .max_bytes = 1 << 20 };
 	l = (struct listener){ .device = 3,
 			       .socket = -1,
@@ -73,6 +88,7 @@ static int setup(void **state)
 					   .max_client_bytes = 65536,
 					   .hello_timeout = 5 },
 			       .buffers = &b,
+			       .vault = &vault,
 			       .judge_proof = judge };
 	return listener_open(&l, dir, NULL);
 }
@@ -86,6 +102,8 @@ static int teardown(void **state)
 	assert_int_equal(b.nr, 0);
 	snprintf(path, sizeof(path), "%s/ublkb3.sock", dir);
 	unlink(path);
+	vault_close(&vault);
+	close(keeper);
 	return rmdir(dir);
 }
 
@@ -304,6 +322,28 @@ static void connections_beyond_the_limit_are_closed(void **state)
 		close(fds[i]);
 }
 
+/* Also what the keeper still holds open is over. */
+static void a_client_that_is_hung_up_on_is_not_served(void **state)
+{
+	int fd = greeted();
+	struct wire_request req;
+	struct wire_reply reply;
+
+	(void)state;
+	wire_request_init(&req, WIRE_PING, 1);
+	req.magic++;
+	assert_int_equal(wire_send(fd, &req, sizeof(req), -1), 0);
+	listener_run(&l);
+	assert_int_equal(receive(fd, &reply), 0);
+	assert_int_equal(reply.reason, WIRE_BAD_MESSAGE);
+	assert_int_equal(receive(fd, &reply), -EPIPE);
+	wire_request_init(&req, WIRE_PING, 2);
+	assert_int_equal(wire_send(fd, &req, sizeof(req), -1), -EPIPE);
+	listener_run(&l);
+	assert_int_equal(l.nr_clients, 0);
+	close(fd);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -317,6 +357,7 @@ int main(void)
 		T(nonsense_ends_the_connection_only),
 		T(silent_clients_hold_up_nobody_and_are_hung_up_on),
 		T(connections_beyond_the_limit_are_closed),
+		T(a_client_that_is_hung_up_on_is_not_served),
 	};
 
 	log_set_fd(open("/dev/null", O_WRONLY));

@@ -59,7 +59,7 @@ pid=$("$UBLKZC" list --json | jq ".[] | select(.device == $ID) | .pid")
 kill -TERM "$pid"
 gone() { [ ! -e "$DEVICE" ] && [ ! -e "/run/ublkzc/ublkb$ID.sock" ]; }
 wait_for gone
-start -t mem --size 16M
+start -t mem --size 16M --recovery none # 85-server-dies.sh has the others
 pid=$("$UBLKZC" list --json | jq ".[] | select(.device == $ID) | .pid")
 kill -9 "$pid"
 dead() { "$UBLKZC" list | grep -q 'its server is dead'; }
