@@ -61,6 +61,7 @@ static int nr_fds_of(uint16_t type)
 	case WIRE_ATTACH:
 	case WIRE_DETACH:
 	case WIRE_ATTACHED:
+	case WIRE_RESIZE:
 		return 0;
 	default:
 		return -1;
@@ -70,7 +71,9 @@ static int nr_fds_of(uint16_t type)
 /* Fields that a type does not use must be zero, so that they stay usable. */
 static int unused_fields_zero(const struct wire_request *req)
 {
-	if (req->type != WIRE_ADD && (req->flags || req->offset || req->length))
+	if (req->type != WIRE_ADD && (req->flags || req->offset))
+		return 0;
+	if (req->type != WIRE_ADD && req->type != WIRE_RESIZE && req->length)
 		return 0;
 	if (req->type != WIRE_REMOVE && req->type != WIRE_ATTACHED && req->index)
 		return 0;
@@ -216,6 +219,10 @@ static const char *const reason_text[WIRE_REASONS] = {
 	[WIRE_NO_FEATURE] = "the kernel or the device has no shared-memory zero copy",
 	[WIRE_KERNEL_REFUSED] = "the kernel refused to register the buffer",
 	[WIRE_NO_SUCH_BUFFER] = "no such buffer of this client",
+	[WIRE_BAD_SIZE] =
+		"the new size is less than the old, no whole block, or not for this target",
+	[WIRE_NO_RESIZE] = "this kernel's ublk driver cannot resize (Linux 6.16 and newer can)",
+	[WIRE_TARGET_REFUSED] = "what is behind the device cannot grow",
 	[WIRE_NO_MEMORY] = "the server is out of memory or address space",
 	[WIRE_STOPPING] = "the device is being removed",
 	[WIRE_NOT_ALLOWED] = "only root and the server's user may",

@@ -71,6 +71,12 @@ enum wire_type {
 	WIRE_ATTACH = 6,
 	WIRE_DETACH = 7,
 	WIRE_ATTACHED = 8,
+	/*
+	 * As ATTACH, for root.  Let the device grow to length bytes, or (0) to
+	 * what is behind it now.  The reply's max_bytes is the device's size,
+	 * also when it was refused.
+	 */
+	WIRE_RESIZE = 9,
 };
 
 /* Flags of WIRE_ADD. */
@@ -97,6 +103,9 @@ enum wire_reason {
 	WIRE_NOT_ALLOWED,    /* for root and the server's user only */
 	WIRE_NO_PROCESS,     /* there is none with that number */
 	WIRE_NOT_ATTACHED,   /* DETACH of a process that is not attached */
+	WIRE_BAD_SIZE,	     /* RESIZE to less, to no whole block, or not of this target */
+	WIRE_NO_RESIZE,	     /* this kernel's driver cannot change a device's size */
+	WIRE_TARGET_REFUSED, /* the storage cannot grow; status holds its error */
 	WIRE_REASONS	     /* count, not a reason */
 };
 
@@ -108,7 +117,7 @@ struct wire_request {
 	uint32_t seq;	 /* chosen by the client, repeated in the reply */
 	uint32_t flags;	 /* WIRE_ADD_* */
 	uint64_t offset; /* ADD: bytes into the memfd */
-	uint64_t length; /* ADD: bytes */
+	uint64_t length; /* ADD, RESIZE: bytes */
 	uint32_t index;	 /* REMOVE, ATTACHED */
 	uint32_t pid;	 /* ATTACH, DETACH; HELLO: informative */
 	uint8_t reserved[24];

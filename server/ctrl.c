@@ -183,8 +183,9 @@ int ctrl_stop_dev(struct ctrl *c, unsigned int device)
 int ctrl_del_dev(struct ctrl *c, unsigned int device)
 {
 	struct uapi_ctrl_cmd cmd = plain(device);
+	int ret = command(c, UBLK_U_CMD_DEL_DEV_ASYNC, &cmd);
 
-	return command(c, UBLK_U_CMD_DEL_DEV, &cmd);
+	return ret == -EOPNOTSUPP || ret == -EINVAL ? command(c, UBLK_U_CMD_DEL_DEV, &cmd) : ret;
 }
 
 int ctrl_get_params(struct ctrl *c, unsigned int device, struct uapi_params *ret)
@@ -193,6 +194,14 @@ int ctrl_get_params(struct ctrl *c, unsigned int device, struct uapi_params *ret
 
 	ret->len = sizeof(*ret);
 	return command(c, UBLK_U_CMD_GET_PARAMS, &cmd);
+}
+
+int ctrl_update_size(struct ctrl *c, unsigned int device, uint64_t sectors)
+{
+	struct uapi_ctrl_cmd cmd = plain(device);
+
+	cmd.data[0] = sectors;
+	return command(c, UBLK_U_CMD_UPDATE_SIZE, &cmd);
 }
 
 int ctrl_start_recovery(struct ctrl *c, unsigned int device)

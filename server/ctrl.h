@@ -36,8 +36,12 @@ int ctrl_get_info(struct ctrl *c, unsigned int device, struct ublksrv_ctrl_dev_i
 int ctrl_set_params(struct ctrl *c, unsigned int device, struct uapi_params *params);
 int ctrl_start_dev(struct ctrl *c, unsigned int device, int server_pid);
 int ctrl_stop_dev(struct ctrl *c, unsigned int device);
+/* Returns at once, and the number is free when nobody has the disk open any more; before
+ * Linux 6.9 it waits for that. */
 int ctrl_del_dev(struct ctrl *c, unsigned int device);
 int ctrl_get_params(struct ctrl *c, unsigned int device, struct uapi_params *ret);
+
+int ctrl_update_size(struct ctrl *c, unsigned int device, uint64_t sectors);
 
 /* -EBUSY: the driver has not noticed yet that the server is gone. */
 int ctrl_start_recovery(struct ctrl *c, unsigned int device);

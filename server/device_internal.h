@@ -53,6 +53,9 @@ int device_register_shm_files(struct device *d);
 int device_inherit(struct device *d);			 /* from the vault */
 int device_adopt(struct device *d, unsigned int number); /* by hand */
 
+/* device_resize.c: a listener's resize; @arg is the device. */
+int device_resize(void *arg, uint64_t *size, enum wire_reason *ret_reason);
+
 /* Hand results of the driver to the buffers that they are for. */
 void device_collect(struct device *d);
 

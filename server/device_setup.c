@@ -334,6 +334,8 @@ int device_open_listener(struct device *d)
 		.vault = d->vault,
 		.socket = d->socket_fd,
 		.legacy = d->legacy_fd,
+		.resize = device_resize,
+		.resize_arg = d,
 		.judge_proof = listener_judge_proof,
 	};
 	d->listener.limits.max_clients = o->max_clients;

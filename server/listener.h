@@ -44,6 +44,10 @@ struct listener {
 	struct vault *vault; /* NULL: none */
 	struct client *first;
 	struct attachments attachments; /* made by listener_open() */
+	/* Let the device grow to *@size bytes (0: as its target has); then, also
+	 * when it did not, *@size is what it has.  NULL: it cannot. */
+	int (*resize)(void *arg, uint64_t *size, enum wire_reason *ret_reason);
+	void *resize_arg;
 	/* Does @fd prove access to the device?  0, or why not. */
 	int (*judge_proof)(unsigned int device, int fd, enum wire_reason *ret_reason);
 };

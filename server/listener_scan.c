@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* listener_scan.c - SCAN, and root's ATTACH, DETACH and ATTACHED. */
+/* listener_scan.c - SCAN, and root's ATTACH, DETACH, ATTACHED and RESIZE. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -106,9 +106,23 @@ static void attached(struct listener *l, struct client *c, const struct wire_req
 	listener_reply(l, c, &reply);
 }
 
+static void resize(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	enum wire_reason reason = WIRE_NO_RESIZE;
+	struct wire_reply reply;
+
+	wire_reply_init(&reply, req->type, req->seq);
+	reply.max_bytes = req->length;
+	reply.status =
+		l->resize ? l->resize(l->resize_arg, &reply.max_bytes, &reason) : -EOPNOTSUPP;
+	reply.reason = (uint16_t)(reply.status ? reason : WIRE_OK);
+	listener_reply(l, c, &reply);
+}
+
 bool admin_requested(struct listener *l, struct client *c, const struct wire_request *req)
 {
-	if (req->type != WIRE_ATTACH && req->type != WIRE_DETACH && req->type != WIRE_ATTACHED)
+	if (req->type != WIRE_ATTACH && req->type != WIRE_DETACH && req->type != WIRE_ATTACHED &&
+	    req->type != WIRE_RESIZE)
 		return false;
 	c->deadline += ADMIN_PATIENCE;
 	if (c->uid != 0 && c->uid != geteuid()) {
@@ -118,6 +132,8 @@ bool admin_requested(struct listener *l, struct client *c, const struct wire_req
 		attach(l, c, req);
 	} else if (req->type == WIRE_DETACH) {
 		detach(l, c, req);
+	} else if (req->type == WIRE_RESIZE) {
+		resize(l, c, req);
 	} else {
 		attached(l, c, req);
 	}

@@ -16,6 +16,7 @@ static const struct verb {
 	{ "del", verb_del, "stop a server and remove its device (-n ID, or -a for all)" },
 	{ "recover", verb_recover, "serve a device whose server died (-n ID)" },
 	{ "upgrade", verb_upgrade, "replace a server by the installed program (-n ID)" },
+	{ "resize", verb_resize, "let a live device grow (-n ID)" },
 	{ "list", verb_list, "the devices of running servers" },
 	{ "stat", verb_stat, "what was zero-copy, what was not, and why (-n ID, --json)" },
 	{ "run", verb_run, "run a program under libublkzc.so and say what was zero-copy" },

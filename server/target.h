@@ -44,6 +44,13 @@ struct target_ops {
 	/* A completion of @rq with result @res.  NULL if submit never queues. */
 	void (*cqe)(struct queue *q, struct request *rq, int res);
 
+	/*
+	 * Make room for *@size bytes, more than target->size, or (0) see how much
+	 * there is now.  Sets *@size; target->size is the core's to change.  Main
+	 * thread, while queue threads submit.  NULL: any size will do.
+	 */
+	int (*grow)(struct target *target, uint64_t *size);
+
 	/* Release open()'s work, however far it got.  Main thread. */
 	void (*close)(struct target *target);
 };
@@ -53,7 +60,7 @@ struct target {
 	const char *path;      /* borrowed from the options; NULL without one */
 	bool read_only;	       /* in: asked for; out: the storage is so */
 	bool buffered;	       /* in: do not use direct I/O */
-	uint64_t size;	       /* bytes, a multiple of block_size */
+	_Atomic uint64_t size; /* bytes, a multiple of block_size; may grow */
 	uint32_t block_size;   /* logical block size: bytes, 512..4096; in: 0 or asked for */
 	uint32_t memory_align; /* bytes a data pointer must be aligned to; 1: any */
 	bool volatile_cache;   /* FLUSH means something */

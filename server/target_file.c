@@ -199,12 +199,14 @@ static int lock_backing(const struct target *target)
 
 static int block_device_size(struct target *target, uint32_t *ret_block_size)
 {
+	uint64_t bytes = 0;
 	int sector = 0;
 	int read_only = 0;
 
-	if (ioctl(target->fd, BLKGETSIZE64, &target->size) < 0 ||
+	if (ioctl(target->fd, BLKGETSIZE64, &bytes) < 0 ||
 	    ioctl(target->fd, BLKSSZGET, &sector) < 0)
 		return -errno;
+	target->size = bytes;
 	if (ioctl(target->fd, BLKROGET, &read_only) == 0 && read_only)
 		target->read_only = true;
 	*ret_block_size = (uint32_t)sector;
@@ -289,6 +291,24 @@ static int file_open(struct target *target)
 	return 0;
 }
 
+/* The file is its owner's to extend. */
+static int file_grow(struct target *target, uint64_t *size)
+{
+	uint64_t bytes = 0;
+	struct stat st;
+
+	if (*size)
+		return -EINVAL;
+	if (fstat(target->fd, &st) < 0)
+		return -errno;
+	if (S_ISREG(st.st_mode))
+		bytes = (uint64_t)st.st_size;
+	else if (ioctl(target->fd, BLKGETSIZE64, &bytes) < 0)
+		return -errno;
+	*size = bytes - bytes % target->block_size;
+	return 0;
+}
+
 void target_file_close(struct target *target)
 {
 	if (target->fd >= 0)
@@ -301,6 +321,7 @@ const struct target_ops target_file = {
 	.help = "a regular file or a block device (PATH), by direct I/O when it can",
 	.takes_path = true,
 	.open = file_open,
+	.grow = file_grow,
 	.submit = target_file_submit,
 	.cqe = target_file_cqe,
 	.close = target_file_close,

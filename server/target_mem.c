@@ -33,11 +33,19 @@ static int mem_open(struct target *target)
 	return 0;
 }
 
+static int mem_grow(struct target *target, uint64_t *size)
+{
+	if (!*size)
+		return -EINVAL; /* nothing has changed behind our back */
+	return ftruncate(target->fd, (off_t)*size) < 0 ? -errno : 0;
+}
+
 const struct target_ops target_mem = {
 	.name = "mem",
 	.help = "a RAM disk (--size); gone when the server ends",
 	.takes_size = true,
 	.open = mem_open,
+	.grow = mem_grow,
 	.submit = target_file_submit,
 	.cqe = target_file_cqe,
 	.close = target_file_close,

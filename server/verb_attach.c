@@ -9,12 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/blkdev.h"
 #include "common/log.h"
+#include "admin.h"
 #include "common/wire.h"
 #include "maps.h"
 #include "sizes.h"
@@ -49,59 +48,15 @@ struct wish {
 
 /* ---- talking to a server ---- */
 
-static int connect_server(unsigned int device)
+static int ask(unsigned int device, enum wire_type type, uint32_t pid, uint32_t index,
+	       struct wire_reply *ret)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -errno;
-	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, WIRE_DIR, device);
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		int err = -errno;
-
-		close(fd);
-		return log_error(err, "/dev/ublkb%u: no server at %s (ublkzc list)", device,
-				 addr.sun_path);
-	}
-	return fd;
-}
-
-static int ask_on(int fd, enum wire_type type, uint32_t pid, uint32_t index, struct wire_reply *ret)
-{
-	char buf[sizeof(*ret) + 1];
-	int fds[WIRE_FDS_MAX];
-	unsigned int nr_fds;
 	struct wire_request req;
-	long len;
-	int err;
 
 	wire_request_init(&req, type, 1);
 	req.pid = pid;
 	req.index = index;
-	err = wire_send(fd, &req, sizeof(req), -1);
-	if (err)
-		return err;
-	len = wire_recv(fd, buf, sizeof(buf), fds, &nr_fds);
-	if (len <= 0)
-		return len ? (int)len : -EPIPE;
-	return wire_reply_decode(buf, (size_t)len, ret);
-}
-
-/* One question; 0 when it was answered, be it with a refusal. */
-static int ask(unsigned int device, enum wire_type type, uint32_t pid, uint32_t index,
-	       struct wire_reply *ret)
-{
-	int fd = connect_server(device);
-	int err;
-
-	if (fd < 0)
-		return fd;
-	err = ask_on(fd, type, pid, index, ret);
-	close(fd);
-	if (err)
-		log_error(err, "/dev/ublkb%u: its server did not answer", device);
-	return err;
+	return admin_ask(device, &req, ret);
 }
 
 /* ---- which devices ---- */

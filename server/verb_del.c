@@ -3,12 +3,14 @@
  * verb_del.c - stop servers and remove devices, also those whose server died.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -18,8 +20,9 @@
 #include "verbs.h"
 
 #define DEL_DEADLINE_MS 40000 /* more than a keeper gives its server */
+#define NUMBER_DEADLINE_MS 2000
 
-static const char usage_text[] = "usage: ublkzc del -n ID | -a\n";
+static const char usage_text[] = "usage: ublkzc del [--force] {-n ID | -a}\n";
 
 static bool driver_has(unsigned int device)
 {
@@ -32,6 +35,30 @@ static bool driver_has(unsigned int device)
 	has = ctrl_get_info(&ctrl, device, &info) == 0;
 	ctrl_close(&ctrl);
 	return has;
+}
+
+/* The disk goes at once; its number when the last who has it open closes it. */
+static void wait_for_number(unsigned int device)
+{
+	struct timespec pause = { .tv_nsec = 10000000 };
+
+	for (int ms = 0; ms < NUMBER_DEADLINE_MS; ms += 10) {
+		if (!driver_has(device))
+			return;
+		nanosleep(&pause, NULL);
+	}
+	log_line(LOG_WARN,
+		 "/dev/ublkb%u is removed, but somebody still has it open or mounted; number "
+		 "%u is free when that ends",
+		 device, device);
+}
+
+static bool disk_is_there(unsigned int device)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/block/ublkb%u", device);
+	return access(path, F_OK) == 0;
 }
 
 /* Ask the server to stop and wait until it is gone.  -ESRCH: it is dead. */
@@ -52,7 +79,7 @@ static int stop_server(const struct state *state)
 		ret = -ETIMEDOUT;
 	close(gone.fd);
 	/* Its server was dead just then: the device is still there. */
-	return ret ? ret : driver_has(state->device) ? -ESRCH : 0;
+	return ret ? ret : disk_is_there(state->device) ? -ESRCH : 0;
 }
 
 /* No server: the driver itself must be asked. */
@@ -77,12 +104,37 @@ static int remove_orphan(unsigned int device)
 	return ret;
 }
 
-static int del_device(unsigned int device)
+/*
+ * Mounted, swapped to, or below another block device: open(2) with O_EXCL tells.
+ * A device that nobody serves is removed all the same: nothing can be written back.
+ */
+static bool in_use(unsigned int device)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/ublkb%u", device);
+	fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	return fd < 0 && errno == EBUSY;
+}
+
+static int del_device(unsigned int device, bool force)
 {
 	const struct state *state = NULL;
 	int known = state_open(device, &state);
-	int ret = known ? -ESRCH : stop_server(state);
+	int ret;
 
+	if (!force && !known && state_alive(state) && in_use(device)) {
+		state_close(state);
+		return log_error(-EBUSY,
+				 "/dev/ublkb%u is mounted, or used by another block device or as "
+				 "swap (--force removes it all the same, and loses what was not "
+				 "written back)",
+				 device);
+	}
+	ret = known ? -ESRCH : stop_server(state);
 	state_close(state);
 	if (ret == -ESRCH) {
 		ret = remove_orphan(device);
@@ -96,15 +148,22 @@ static int del_device(unsigned int device)
 		return log_error(ret,
 				 "the server of /dev/ublkb%u does not stop; is the device in use?",
 				 device);
+	if (!ret)
+		wait_for_number(device);
 	return ret ? log_error(ret, "remove device %u", device) : 0;
 }
 
+struct all {
+	bool force;
+	bool failed;
+};
+
 static int del_each(unsigned int device, void *arg)
 {
-	int *failed = arg;
+	struct all *all = arg;
 
-	if (del_device(device))
-		*failed = 1;
+	if (del_device(device, all->force))
+		all->failed = true;
 	return 0;
 }
 
@@ -113,17 +172,20 @@ int verb_del(int argc, char **argv)
 	static const struct option longs[] = {
 		{ "number", required_argument, NULL, 'n' },
 		{ "all", no_argument, NULL, 'a' },
+		{ "force", no_argument, NULL, 'f' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	uint64_t device = UINT64_MAX;
+	struct all everything = { 0 };
 	int all = 0;
-	int failed = 0;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "n:ah", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "n:afh", longs, NULL)) != -1) {
 		if (c == 'a') {
 			all = 1;
+		} else if (c == 'f') {
+			everything.force = true;
 		} else if (c == 'n' && number_parse(optarg, 0, 1048575, &device) == 0) {
 			continue;
 		} else if (c == 'h') {
@@ -140,8 +202,8 @@ int verb_del(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (!all)
-		return del_device((unsigned int)device) ? EXIT_FAILURE : 0;
-	if (state_for_each(del_each, &failed))
-		failed = 1;
-	return failed ? EXIT_FAILURE : 0;
+		return del_device((unsigned int)device, everything.force) ? EXIT_FAILURE : 0;
+	if (state_for_each(del_each, &everything))
+		everything.failed = true;
+	return everything.failed ? EXIT_FAILURE : 0;
 }

@@ -16,6 +16,7 @@ int verb_attach(int argc, char **argv);	  /* verb_attach.c */
 int verb_detach(int argc, char **argv);	  /* verb_attach.c */
 int verb_run(int argc, char **argv);	  /* verb_run.c */
 int verb_stat(int argc, char **argv);	  /* verb_stat.c */
+int verb_resize(int argc, char **argv);	  /* verb_resize.c */
 int verb_recover(int argc, char **argv);  /* verb_recover.c */
 int verb_upgrade(int argc, char **argv);  /* verb_recover.c */
 
