@@ -143,7 +143,8 @@ static void count(struct queue *q, const struct request *rq, int res)
 		counter_add(&c->write_zeroes, 1);
 		break;
 	}
-	if (res < 0)
+	/* To discard is a hint, which storage may not take. */
+	if (res < 0 && !(rq->op == REQ_DISCARD && res == -EOPNOTSUPP))
 		counter_add(&c->errors, 1);
 }
 
