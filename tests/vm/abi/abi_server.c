@@ -4,10 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 __attribute__((noreturn)) static void die(const char *what, int err)
@@ -64,6 +66,20 @@ int abi_unreg(struct abi_server *s, uint64_t index)
 	return abi_command(s, UBLK_U_CMD_UNREG_BUF, s->device, 0, 0, index);
 }
 
+static void open_char(struct abi_server *s)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/dev/ublkc%u", s->device);
+	for (int i = 0; i < 100 && s->char_fd < 0; i++) {
+		s->char_fd = open(path, O_RDWR | O_CLOEXEC);
+		if (s->char_fd < 0)
+			usleep(10000);
+	}
+	if (s->char_fd < 0)
+		die(path, errno);
+}
+
 int abi_add(struct abi_server *s, uint64_t flags)
 {
 	struct ublksrv_ctrl_dev_info info = {
@@ -84,7 +100,6 @@ int abi_add(struct abi_server *s, uint64_t flags)
 			.dev_sectors = ABI_DEVICE_BYTES >> 9,
 		},
 	};
-	char path[32];
 	int ret;
 
 	memset(s, 0, sizeof(*s));
@@ -102,14 +117,7 @@ int abi_add(struct abi_server *s, uint64_t flags)
 	ret = ctrl_set_params(&s->ctrl, s->device, &params);
 	if (ret < 0)
 		die("parameters", ret);
-	snprintf(path, sizeof(path), "/dev/ublkc%u", s->device);
-	for (int i = 0; i < 100 && s->char_fd < 0; i++) {
-		s->char_fd = open(path, O_RDWR | O_CLOEXEC);
-		if (s->char_fd < 0)
-			usleep(10000);
-	}
-	if (s->char_fd < 0)
-		die(path, errno);
+	open_char(s);
 	return 0;
 }
 
@@ -235,13 +243,11 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-void abi_start(struct abi_server *s)
+static void start_disk(struct abi_server *s)
 {
 	char path[64];
 	int ret;
 
-	if (pthread_create(&s->thread, NULL, serve, s))
-		die("thread", errno);
 	while (!s->ready)
 		usleep(1000);
 	ret = ctrl_start_dev(&s->ctrl, s->device, getpid());
@@ -259,15 +265,79 @@ void abi_start(struct abi_server *s)
 		die(path, errno);
 }
 
+void abi_start(struct abi_server *s)
+{
+	if (pthread_create(&s->thread, NULL, serve, s))
+		die("thread", errno);
+	start_disk(s);
+}
+
+/* Only the child may have the character device open: that it is closed tells the driver. */
+static void fork_server(struct abi_server *s)
+{
+	if (s->char_fd >= 0)
+		close(s->char_fd);
+	s->char_fd = -1;
+	s->ready = false;
+	s->child = fork();
+	if (s->child < 0)
+		die("fork", errno);
+	if (s->child == 0) {
+		open_char(s);
+		serve(s);
+		_exit(0);
+	}
+}
+
+void abi_start_process(struct abi_server *s)
+{
+	fork_server(s);
+	start_disk(s);
+}
+
+void abi_kill_process(struct abi_server *s)
+{
+	kill(s->child, SIGKILL);
+	waitpid(s->child, NULL, 0);
+	s->char_fd = -1;
+	s->nr_held = 0;
+}
+
+void abi_begin_recovery(struct abi_server *s)
+{
+	int ret;
+
+	do {
+		usleep(10000);
+		ret = ctrl_start_recovery(&s->ctrl, s->device);
+	} while (ret == -EBUSY);
+	if (ret < 0)
+		die("start of recovery", ret);
+}
+
+void abi_end_recovery(struct abi_server *s)
+{
+	int ret;
+
+	fork_server(s);
+	ret = ctrl_end_recovery(&s->ctrl, s->device, s->child);
+	if (ret < 0)
+		die("end of recovery", ret);
+}
+
 void abi_del(struct abi_server *s)
 {
 	if (s->disk_fd >= 0)
 		close(s->disk_fd);
 	if (s->started) {
 		ctrl_stop_dev(&s->ctrl, s->device);
-		pthread_join(s->thread, NULL);
+		if (s->child)
+			waitpid(s->child, NULL, 0);
+		else
+			pthread_join(s->thread, NULL);
 	}
-	close(s->char_fd);
+	if (!s->child)
+		close(s->char_fd);
 	ctrl_del_dev(&s->ctrl, s->device);
 	ctrl_close(&s->ctrl);
 }

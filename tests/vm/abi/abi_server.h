@@ -34,6 +34,7 @@ struct abi_server {
 	int disk_fd; /* /dev/ublkbN, O_DIRECT, once started */
 	bool started;
 	pthread_t thread;
+	pid_t child; /* serves, in place of the thread */
 	atomic_bool ready;
 	atomic_bool hold; /* keep requests until this is false */
 	atomic_uint nr_held;
@@ -50,6 +51,15 @@ struct abi_server {
 int abi_add(struct abi_server *s, uint64_t flags);
 /* Serve, START_DEV, open the disk. */
 void abi_start(struct abi_server *s);
+/*
+ * The same with a process of its own as server, which may die; @s must be in memory that both
+ * share. Then the disk waits (with UBLK_F_USER_RECOVERY) until another one is recovered.
+ */
+void abi_start_process(struct abi_server *s);
+void abi_kill_process(struct abi_server *s);
+/* In two steps, for what a test does in between. */
+void abi_begin_recovery(struct abi_server *s);
+void abi_end_recovery(struct abi_server *s);
 /* STOP_DEV if started, DEL_DEV. */
 void abi_del(struct abi_server *s);
 

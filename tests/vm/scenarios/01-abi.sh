@@ -8,5 +8,9 @@ mkfs.ext4 -q "$SCRATCH/disk"
 modprobe loop
 mkdir "$SCRATCH/mnt"
 mount -o loop "$SCRATCH/disk" "$SCRATCH/mnt"
-ABI_DISK=$SCRATCH/mnt "$BUILD/tests/vm/abi/abi_test"
+export ABI_DISK=$SCRATCH/mnt
+for test in "$BUILD"/tests/vm/abi/*_test; do
+    echo "${test##*/}"
+    "$test"
+done
 none_pinned || fail "$(pinned_pages) pages are still pinned"

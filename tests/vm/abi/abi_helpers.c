@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/* abi_helpers.c - see abi_helpers.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "abi_helpers.h"
+
+/* Stock 6.12 lacks the feature, so a 6.12 that has it is ours. */
+bool is_ours(void)
+{
+	struct utsname name;
+
+	uname(&name);
+	return strncmp(name.release, "6.12.", 5) == 0;
+}
+
+void *shared_pages(size_t nr)
+{
+	void *p = mmap(NULL, nr * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(p != MAP_FAILED);
+	return p;
+}
+
+/* The counters are per processor and folded about once a second, or now. */
+static void fold_vmstat(void)
+{
+	int fd = open("/proc/sys/vm/stat_refresh", O_WRONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "1", 1), 1);
+	close(fd);
+}
+
+long long pinned(void)
+{
+	FILE *f;
+	long long n, balance = 0;
+	char name[64];
+
+	fold_vmstat();
+	f = fopen("/proc/vmstat", "r");
+	assert_non_null(f);
+	while (fscanf(f, "%63s %lld", name, &n) == 2) {
+		if (strcmp(name, "nr_foll_pin_acquired") == 0)
+			balance += n;
+		if (strcmp(name, "nr_foll_pin_released") == 0)
+			balance -= n;
+	}
+	fclose(f);
+	return balance;
+}
+
+void assert_nothing_pinned(void)
+{
+	for (int i = 0; i < 100 && pinned(); i++)
+		usleep(50000);
+	assert_int_equal(pinned(), 0);
+}
+
+void add_zc(struct abi_server *s)
+{
+	assert_int_equal(abi_add(s, ZC_FLAGS), 0);
+	assert_true(s->flags & UBLK_F_SHMEM_ZC);
+}
+
+bool read_matches(struct abi_server *s, uint8_t *buf, size_t len)
+{
+	size_t kept = 0, filled = 0;
+
+	memset(buf, 0x11, len);
+	assert_int_equal(pread(s->disk_fd, buf, len, ABI_TEST_OFFSET), len);
+	for (size_t i = 0; i < len; i++) {
+		kept += buf[i] == 0x11;
+		filled += buf[i] == ABI_FILL;
+	}
+	assert_true(kept == len || filled == len);
+	return kept == len;
+}
+
+bool write_matches(struct abi_server *s, const uint8_t *buf, size_t len)
+{
+	assert_int_equal(pwrite(s->disk_fd, buf, len, ABI_TEST_OFFSET), len);
+	return (s->last_op_flags & UAPI_IO_F_SHMEM_ZC) != 0;
+}
+
+void assert_last(const struct abi_server *s, int index, uint32_t offset)
+{
+	assert_int_equal(uapi_shmem_index(s->last_addr), index);
+	assert_int_equal(uapi_shmem_offset(s->last_addr), offset);
+	assert_int_equal(s->last_addr >> 48, 0);
+}
+
+void *unreg_thread(void *arg)
+{
+	struct unreg_call *call = arg;
+
+	call->res = abi_unreg(call->s, call->index);
+	return NULL;
+}
+
+void *read_thread(void *arg)
+{
+	struct read_call *call = arg;
+
+	call->res = pread(call->s->disk_fd, call->buf, call->len, ABI_TEST_OFFSET);
+	return NULL;
+}

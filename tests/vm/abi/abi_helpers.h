@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* abi_helpers.h - what the tests of the driver do over and over. */
+#ifndef UBLKZC_TESTS_ABI_HELPERS_H
+#define UBLKZC_TESTS_ABI_HELPERS_H
+
+#include <stddef.h>
+
+#include "abi_server.h"
+
+#define PAGE 4096UL
+#define ZC_FLAGS (UBLK_F_USER_COPY | UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_SHMEM_ZC)
+
+bool is_ours(void);
+
+void *shared_pages(size_t nr);
+
+/* Pages pinned for the long term, by anybody. */
+long long pinned(void);
+void assert_nothing_pinned(void);
+
+void add_zc(struct abi_server *s);
+
+/* Read into @buf; was it left as it was (matched), or filled (copied)? */
+bool read_matches(struct abi_server *s, uint8_t *buf, size_t len);
+bool write_matches(struct abi_server *s, const uint8_t *buf, size_t len);
+void assert_last(const struct abi_server *s, int index, uint32_t offset);
+
+/* For threads of their own. */
+struct unreg_call {
+	struct abi_server *s;
+	unsigned int index;
+	atomic_int res; /* 1: not back yet */
+};
+void *unreg_thread(void *call);
+
+struct read_call {
+	struct abi_server *s;
+	uint8_t *buf;
+	size_t len;
+	long res;
+};
+void *read_thread(void *call);
+
+#endif
