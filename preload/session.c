@@ -130,7 +130,7 @@ static int send_add(struct session *s, const struct arena *a)
 static int send_legacy(struct session *s, const struct arena *a)
 {
 	long long deadline = sys_now_ms() + (long long)config.connect_ms;
-	int fd = talk_connect(config.legacy_dir, s->device, SOCK_STREAM);
+	int fd = talk_connect(config.legacy_dir, s->device, SOCK_STREAM, deadline);
 	int32_t index = -1;
 	int ret;
 
@@ -408,9 +408,9 @@ static int greet(struct session *s, int proof, long long deadline)
 	return 0;
 }
 
-static bool legacy_server(unsigned int device)
+static bool legacy_server(unsigned int device, long long deadline)
 {
-	int fd = talk_connect(config.legacy_dir, device, SOCK_STREAM);
+	int fd = talk_connect(config.legacy_dir, device, SOCK_STREAM, deadline);
 
 	if (fd >= 0)
 		sys_close(fd);
@@ -425,8 +425,12 @@ static void establish(struct session *s, int proof)
 	if (now < s->retry_at)
 		return;
 	s->retry_at = now + SESSION_RETRY_MS;
-	s->fd = talk_connect(config.socket_dir, s->device, SOCK_SEQPACKET);
-	s->legacy = s->fd < 0 && legacy_server(s->device);
+	s->fd = talk_connect(config.socket_dir, s->device, SOCK_SEQPACKET, deadline);
+	if (s->fd == -EAGAIN) {
+		stat_add(STAT_DEADLINE, 1);
+		return;
+	}
+	s->legacy = s->fd < 0 && legacy_server(s->device, deadline);
 	if (s->fd < 0 && !s->legacy) {
 		stats_no_server(s->device);
 		log_line(LOG_INFO, "/dev/ublkb%u: no server at %s: error %d", s->device,

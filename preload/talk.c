@@ -10,7 +10,9 @@
 #include "common/log.h"
 #include "sys.h"
 
-int talk_connect(const char *dir, unsigned int device, int type)
+#define QUEUE_LOOK_US 1000 /* between looks whether there is room in the server's queue */
+
+int talk_connect(const char *dir, unsigned int device, int type, long long deadline)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	long fd;
@@ -20,7 +22,10 @@ int talk_connect(const char *dir, unsigned int device, int type)
 	fd = sys_call(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, 0, 0, 0);
 	if (fd < 0)
 		return (int)fd;
-	ret = sys_call(SYS_connect, fd, (long)&addr, sizeof(addr), 0, 0, 0);
+	/* There is nothing to poll for: a full queue is no event of this socket's. */
+	while ((ret = sys_call(SYS_connect, fd, (long)&addr, sizeof(addr), 0, 0, 0)) == -EAGAIN &&
+	       sys_now_ms() < deadline)
+		sys_sleep_us(QUEUE_LOOK_US);
 	if (ret < 0) {
 		sys_close((int)fd);
 		return (int)ret;

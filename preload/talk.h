@@ -5,9 +5,12 @@
 
 #include "common/wire.h"
 
-/* To /dev/ublkb@device's socket below @dir; @type as in socket(2).  A non-blocking
- * descriptor with a high number, or a negative errno. */
-int talk_connect(const char *dir, unsigned int device, int type);
+/*
+ * To /dev/ublkb@device's socket below @dir; @type as in socket(2).  While others queue up
+ * there it waits for its turn until @deadline (ms, sys_now_ms()).  A non-blocking
+ * descriptor with a high number, or a negative errno; -EAGAIN: its turn has not come.
+ */
+int talk_connect(const char *dir, unsigned int device, int type, long long deadline);
 
 /* A reply before @deadline (ms, sys_now_ms()).  0, -ETIMEDOUT, or the
  * connection's end: another negative errno. */

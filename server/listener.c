@@ -65,7 +65,7 @@ static int open_socket(struct listener *l, const char *dir, int type, mode_t mod
 		return log_error(-errno, "socket");
 	unlink(addr.sun_path);
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    chmod(addr.sun_path, mode) < 0 || listen(fd, 128) < 0) {
+	    chmod(addr.sun_path, mode) < 0 || listen(fd, SOMAXCONN) < 0) {
 		err = -errno;
 		close(fd);
 		return log_error(err, "%s", addr.sun_path);

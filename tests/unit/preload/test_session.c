@@ -22,6 +22,7 @@
 #include "preload/shim.h"
 #include "preload/stats.h"
 #include "preload/sys.h"
+#include "preload/talk.h"
 #include "tests/unit/cmocka_all.h"
 
 enum manner { POLITE, SILENT, REFUSING, GARBLED, HANGS_UP, SLOW };
@@ -140,7 +141,8 @@ static void *fake_main(void *arg)
 	return NULL;
 }
 
-static void fake_start(struct fake *f, unsigned int device, enum manner manner, bool legacy)
+/* Listens, but nobody accepts yet. */
+static void fake_listen(struct fake *f, unsigned int device, enum manner manner, bool legacy)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 
@@ -151,7 +153,12 @@ static void fake_start(struct fake *f, unsigned int device, enum manner manner, 
 		 legacy ? legacy_dir : dir, device);
 	f->listener = socket(AF_UNIX, (legacy ? SOCK_STREAM : SOCK_SEQPACKET) | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(f->listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	assert_int_equal(listen(f->listener, 8), 0);
+	assert_int_equal(listen(f->listener, 1), 0);
+}
+
+static void fake_start(struct fake *f, unsigned int device, enum manner manner, bool legacy)
+{
+	fake_listen(f, device, manner, legacy);
 	assert_int_equal(pthread_create(&f->thread, NULL, fake_main, f), 0);
 }
 
@@ -296,6 +303,51 @@ static void a_silent_server_costs_no_more_than_the_deadline(void **state)
 	assert_int_equal(stat_get(STAT_DEADLINE), 1);
 	assert_true(sys_now_ms() - before >= 100);
 	assert_true(sys_now_ms() - before < 60000); /* it ends at all */
+	fake_stop(&f);
+}
+
+/* As many connections as nobody accepts; returns how many. */
+static unsigned int fill_queue(unsigned int device, int *fds, unsigned int max)
+{
+	for (unsigned int i = 0; i < max; i++) {
+		fds[i] = talk_connect(dir, device, SOCK_SEQPACKET, 0);
+		if (fds[i] == -EAGAIN)
+			return i;
+		assert_true(fds[i] >= 0);
+	}
+	fail_msg("%u connections, and the queue is not full", max);
+	return 0;
+}
+
+static void *accept_later(void *arg)
+{
+	struct fake *f = arg;
+
+	usleep(100 * 1000);
+	return fake_main(f);
+}
+
+static void a_full_queue_is_waited_for(void **state)
+{
+	struct fake f;
+	int others[8];
+	unsigned int nr;
+
+	(void)state;
+	fake_listen(&f, 5, POLITE, false);
+	nr = fill_queue(5, others, 8);
+	config.connect_ms = 50;
+	session_arm(5, 0);
+	assert_false(session_armed());
+	assert_int_equal(stat_get(STAT_DEADLINE), 1);
+	assert_int_equal(stat_get(STAT_NO_SERVER), 0);
+	session_forget();
+	config.connect_ms = 60000;
+	assert_int_equal(pthread_create(&f.thread, NULL, accept_later, &f), 0);
+	session_arm(5, 0);
+	assert_true(session_armed());
+	while (nr--)
+		close(others[nr]);
 	fake_stop(&f);
 }
 
@@ -481,6 +533,7 @@ int main(void)
 		T(an_answer_that_never_comes_is_waited_for_once),
 		T(no_server_is_counted_and_not_asked_again_at_once),
 		T(a_silent_server_costs_no_more_than_the_deadline),
+		T(a_full_queue_is_waited_for),
 		T(misbehaving_servers_are_left_alone),
 		T(a_socket_closed_under_us_is_noticed),
 		T(the_older_protocol_is_spoken_where_there_is_no_other),
