@@ -275,18 +275,21 @@ void abi_start(struct abi_server *s)
 /* Only the child may have the character device open: that it is closed tells the driver. */
 static void fork_server(struct abi_server *s)
 {
+	pid_t pid;
+
 	if (s->char_fd >= 0)
 		close(s->char_fd);
 	s->char_fd = -1;
 	s->ready = false;
-	s->child = fork();
-	if (s->child < 0)
+	pid = fork();
+	if (pid < 0)
 		die("fork", errno);
-	if (s->child == 0) {
+	if (pid == 0) {
 		open_char(s);
 		serve(s);
 		_exit(0);
 	}
+	s->child = pid; /* it sees this too */
 }
 
 void abi_start_process(struct abi_server *s)
