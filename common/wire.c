@@ -195,10 +195,11 @@ long wire_recv(int sock, void *buf, size_t size, int fds[WIRE_FDS_MAX], unsigned
 	if (len < 0)
 		return -errno;
 	nr = take_fds(&msg, fds, WIRE_FDS_MAX);
-	if (nr > WIRE_FDS_MAX || (msg.msg_flags & MSG_CTRUNC)) {
+	if (nr > WIRE_FDS_MAX || (msg.msg_flags & MSG_CTRUNC) || !len) {
 		for (unsigned int i = 0; i < nr && i < WIRE_FDS_MAX; i++)
 			syscall(SYS_close, fds[i]);
-		nr = WIRE_FDS_MAX + 1;
+		/* A record of no bytes looks like the end, and has no descriptors. */
+		nr = len ? WIRE_FDS_MAX + 1 : 0;
 	}
 	*ret_nr_fds = nr;
 	return len;
@@ -222,6 +223,7 @@ static const char *const reason_text[WIRE_REASONS] = {
 	[WIRE_BAD_SIZE] =
 		"the new size is less than the old, no whole block, or not for this target",
 	[WIRE_NO_RESIZE] = "this kernel's ublk driver cannot resize (Linux 6.16 and newer can)",
+	[WIRE_NOT_WRITABLE] = "the memfd, or the device, is not open for reading and writing",
 	[WIRE_TARGET_REFUSED] = "what is behind the device cannot grow",
 	[WIRE_NO_MEMORY] = "the server is out of memory or address space",
 	[WIRE_STOPPING] = "the device is being removed",

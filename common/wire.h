@@ -105,6 +105,7 @@ enum wire_reason {
 	WIRE_NOT_ATTACHED,   /* DETACH of a process that is not attached */
 	WIRE_BAD_SIZE,	     /* RESIZE to less, to no whole block, or not of this target */
 	WIRE_NO_RESIZE,	     /* this kernel's driver cannot change a device's size */
+	WIRE_NOT_WRITABLE,   /* the memfd is not open for what is asked */
 	WIRE_TARGET_REFUSED, /* the storage cannot grow; status holds its error */
 	WIRE_REASONS	     /* count, not a reason */
 };

@@ -329,7 +329,12 @@ int device_open_listener(struct device *d)
 	};
 	d->listener = (struct listener){
 		.device = d->info.dev_id,
-		.limits = LISTENER_LIMITS_DEFAULT,
+		.limits = { .max_clients = o->max_clients,
+			    .max_user_clients = o->max_user_clients,
+			    .max_buffers = o->max_buffers,
+			    .max_client_bytes = o->max_client_bytes ? o->max_client_bytes : most,
+			    .max_user_bytes = o->max_user_bytes ? o->max_user_bytes : most,
+			    .hello_timeout = LISTENER_HELLO_TIMEOUT },
 		.buffers = &d->buffers,
 		.vault = d->vault,
 		.socket = d->socket_fd,
@@ -338,9 +343,6 @@ int device_open_listener(struct device *d)
 		.resize_arg = d,
 		.judge_proof = listener_judge_proof,
 	};
-	d->listener.limits.max_clients = o->max_clients;
-	d->listener.limits.max_buffers = o->max_buffers;
-	d->listener.limits.max_client_bytes = o->max_client_bytes ? o->max_client_bytes : most;
 	d->listening = true;
 	return listener_open(&d->listener, WIRE_DIR, WIRE_LEGACY_DIR);
 }

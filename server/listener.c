@@ -22,7 +22,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "common/blkdev.h"
 #include "common/log.h"
 #include "fault.h"
 #include "listener_internal.h"
@@ -31,7 +30,6 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5, include/uapi/asm-generic/socket.h */
 #endif
 
-#define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define EVENTS_MAX 64
 
 static time_t now_seconds(void)
@@ -214,6 +212,10 @@ static void accept_one(struct listener *l, int from)
 		return;
 	}
 	c->legacy = from == l->legacy;
+	if (listener_judge_user(l, c)) {
+		l->refused++;
+		hang_up(c);
+	}
 	/* The legacy socket proves nothing, so it is for root and ourselves. */
 	if (c->legacy && cred.uid != 0 && cred.uid != geteuid())
 		hang_up(c);
@@ -241,64 +243,13 @@ void listener_refuse(struct listener *l, struct client *c, const struct wire_req
 	log_line(LOG_INFO, "process %d refused: %s", (int)c->pid, wire_reason_text(reason));
 }
 
-int listener_judge_proof(unsigned int device, int fd, enum wire_reason *ret_reason)
-{
-	struct blkdev_ublk found;
-	int flags = fcntl(fd, F_GETFL);
-	int ret;
-
-	*ret_reason = WIRE_NO_ACCESS;
-	if (flags < 0 || (flags & O_PATH))
-		return -EACCES;
-	ret = blkdev_find_ublk_fd(fd, &found);
-	if (ret)
-		return ret;
-	for (unsigned int i = 0; i < found.nr; i++)
-		if (found.ids[i] == device)
-			return 0;
-	*ret_reason = WIRE_WRONG_DEVICE;
-	return -ENODEV;
-}
-
-/* A memfd that can neither shrink nor lose its seals, and the range in it. */
-static int judge_memory(int fd, uint64_t offset, uint64_t len, enum wire_reason *ret_reason)
-{
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	int seals = fcntl(fd, F_GET_SEALS);
-	struct stat st;
-
-	*ret_reason = WIRE_NOT_MEMFD;
-	if (seals < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return -EINVAL;
-	*ret_reason = WIRE_NOT_SEALED;
-	if ((seals & SEALS_NEEDED) != SEALS_NEEDED)
-		return -EPERM;
-	*ret_reason = WIRE_BAD_RANGE;
-	if (!len || len % page || offset % page || len > UAPI_SHMEM_BUF_SIZE_MAX ||
-	    offset > (uint64_t)st.st_size || len > (uint64_t)st.st_size - offset)
-		return -ERANGE;
-	*ret_reason = WIRE_OK;
-	return 0;
-}
-
-static int judge_budget(struct listener *l, const struct client *c, uint64_t len,
-			enum wire_reason *ret_reason)
-{
-	*ret_reason = WIRE_OVER_BUDGET;
-	if (c->nr_buffers >= l->limits.max_buffers || len > l->limits.max_client_bytes ||
-	    c->bytes > l->limits.max_client_bytes - len)
-		return -EDQUOT;
-	*ret_reason = WIRE_OK;
-	return 0;
-}
-
 int listener_add_memory(struct listener *l, struct client *c, const struct buffer_request *req,
 			enum wire_reason *ret_reason)
 {
-	int ret = judge_memory(req->fd, req->offset, req->len, ret_reason);
+	int ret = listener_judge_memory(req, ret_reason);
 
 	if (!ret)
-		ret = judge_budget(l, c, req->len, ret_reason);
+		ret = listener_judge_budget(l, c, req->len, ret_reason);
 	if (ret)
 		return ret;
 	c->nr_buffers++;
@@ -325,6 +276,7 @@ static void handle_hello(struct listener *l, struct client *c, const struct wire
 		return;
 	}
 	c->greeted = true;
+	c->may_write = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
 	listener_note(l, c, c->fd);
 	FAULT_POINT("greeted");
 	wire_reply_init(&reply, req->type, req->seq);
@@ -345,9 +297,12 @@ static void handle_add(struct listener *l, struct client *c, const struct wire_r
 		.owner = c->id,
 		.seq = req->seq,
 	};
-	enum wire_reason reason;
-	int ret = listener_add_memory(l, c, &add, &reason);
+	enum wire_reason reason = WIRE_NOT_WRITABLE;
+	int ret = -EACCES;
 
+	/* The device only reads from such memory, so it is for writing to the device. */
+	if (!add.read_only || c->may_write)
+		ret = listener_add_memory(l, c, &add, &reason);
 	if (ret)
 		listener_refuse(l, c, req, ret, reason);
 }

@@ -19,16 +19,20 @@
 #include "attach.h"
 #include "buffers.h"
 
-/* Limits; all can be set by options of ublkzc add. */
+/*
+ * Limits; all can be set by options of ublkzc add.  Those of a user are for all its
+ * clients together; root and the server's own user have none.
+ */
 struct listener_limits {
-	unsigned int max_clients;   /* connections */
-	unsigned int max_buffers;   /* per client */
-	uint64_t max_client_bytes;  /* per client */
-	unsigned int hello_timeout; /* seconds to say HELLO */
+	unsigned int max_clients;      /* connections */
+	unsigned int max_user_clients; /* connections of one user */
+	unsigned int max_buffers;      /* per client */
+	uint64_t max_client_bytes;     /* per client */
+	uint64_t max_user_bytes;       /* per user */
+	unsigned int hello_timeout;    /* seconds to say HELLO */
 };
 
-#define LISTENER_LIMITS_DEFAULT                                                                    \
-	((struct listener_limits){ .max_clients = 1024, .max_buffers = 256, .hello_timeout = 5 })
+#define LISTENER_HELLO_TIMEOUT 5
 
 struct client;
 

@@ -14,6 +14,7 @@ struct client {
 	int fd; /* the connection, or a pidfd once a legacy request is done */
 	bool legacy;
 	bool greeted;		   /* HELLO accepted */
+	bool may_write;		   /* its proof was open for writing */
 	bool closing;		   /* to be freed when the current round is over */
 	bool legacy_lease;	   /* fd is a pidfd */
 	time_t deadline;	   /* for HELLO, CLOCK_MONOTONIC seconds */
@@ -47,6 +48,12 @@ int listener_watch(struct listener *l, int fd, void *what);
 
 /* The opposite; hangs up and closes @fd. */
 void listener_unwatch(struct listener *l, int fd);
+
+/* listener_judge.c: 0 or a negative errno and the reason. */
+int listener_judge_memory(const struct buffer_request *req, enum wire_reason *ret_reason);
+int listener_judge_budget(const struct listener *l, const struct client *c, uint64_t len,
+			  enum wire_reason *ret_reason);
+int listener_judge_user(const struct listener *l, const struct client *c);
 
 /* Judge and register memory that @c has sent; it counts against @c. */
 int listener_add_memory(struct listener *l, struct client *c, const struct buffer_request *req,

@@ -20,7 +20,8 @@ void listener_note(struct listener *l, struct client *c, int fd)
 			    .uid = c->uid,
 			    .legacy = c->legacy,
 			    .lease = c->legacy_lease,
-			    .scans = c->scans },
+			    .scans = c->scans,
+			    .may_write = c->may_write },
 	};
 
 	vault_put(l->vault, &r, fd);
@@ -50,6 +51,7 @@ static int restore_client(struct listener *l, const struct vault_record *r, int 
 	c->legacy = r->client.legacy;
 	c->legacy_lease = r->client.lease;
 	c->scans = r->client.scans;
+	c->may_write = r->client.may_write;
 	return 0;
 }
 

@@ -24,6 +24,8 @@ enum long_only {
 	OPT_MAX_BUFFERS,
 	OPT_MAX_CLIENT_BYTES,
 	OPT_MAX_BYTES,
+	OPT_MAX_USER_CLIENTS,
+	OPT_MAX_USER_BYTES,
 	OPT_RECOVERY,
 };
 
@@ -49,10 +51,14 @@ static const struct option_row rows[] = {
 	  "let the kernel merge neighbouring requests; merged ones are copied" },
 	{ OPT_SHM_FILE, "shm-file", "FILE",
 	  "register a hugetlbfs or tmpfs file that clients map themselves; may be repeated" },
-	{ OPT_MAX_CLIENTS, "max-clients", "NR", "connections of clients; default 1024" },
+	{ OPT_MAX_CLIENTS, "max-clients", "NR", "connections of clients; default 4096" },
+	{ OPT_MAX_USER_CLIENTS, "max-user-clients", "NR",
+	  "connections of one user, root excepted; default: half of --max-clients" },
 	{ OPT_MAX_BUFFERS, "max-buffers", "NR", "registered buffers per client; default 256" },
 	{ OPT_MAX_CLIENT_BYTES, "max-client-bytes", "SIZE",
 	  "registered memory per client; default: three quarters of the machine's" },
+	{ OPT_MAX_USER_BYTES, "max-user-bytes", "SIZE",
+	  "registered memory per user, root excepted; default: three quarters of the machine's" },
 	{ OPT_MAX_BYTES, "max-bytes", "SIZE",
 	  "registered memory in all; default: three quarters of the machine's" },
 	{ OPT_RECOVERY, "recovery", "MODE",
@@ -206,6 +212,10 @@ static int apply(struct options *o, const struct option_row *row, const char *va
 		return add_shm_file(o, value);
 	case OPT_MAX_CLIENTS:
 		return set_number(row, value, 1, 65536, &o->max_clients);
+	case OPT_MAX_USER_CLIENTS:
+		return set_number(row, value, 1, 65536, &o->max_user_clients);
+	case OPT_MAX_USER_BYTES:
+		return set_size(row, value, &o->max_user_bytes);
 	case OPT_MAX_BUFFERS:
 		return set_number(row, value, 1, 65535, &o->max_buffers);
 	case OPT_MAX_CLIENT_BYTES:
@@ -236,6 +246,8 @@ static int check(struct options *o, int argc, char **argv)
 				 o->target->name);
 	if (o->target == &target_mem && !o->size)
 		return log_error(-EINVAL, "target 'mem' needs --size");
+	if (!o->max_user_clients)
+		o->max_user_clients = (o->max_clients + 1) / 2;
 	if (o->target == &target_null && !o->size)
 		o->size = NULL_SIZE_DEFAULT;
 	if (o->target->takes_size && o->size < 4096)
@@ -266,7 +278,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		.nr_queues = 1,
 		.depth = 128,
 		.max_io = 1U << 20,
-		.max_clients = 1024,
+		.max_clients = 4096,
 		.max_buffers = 256,
 	};
 	struct option longs[NR_ROWS + 1] = { 0 };

@@ -43,7 +43,9 @@ struct options {
 	unsigned int nr_shm_files;
 	uint64_t max_client_bytes; /* 0: default */
 	uint64_t max_bytes;	   /* 0: default */
+	uint64_t max_user_bytes;   /* 0: default */
 	unsigned int max_clients;
+	unsigned int max_user_clients;
 	unsigned int max_buffers;
 };
 

@@ -190,27 +190,10 @@ static int prepare_copied(struct queue *q, struct request *rq)
 	return rq->op == REQ_WRITE ? user_copy(q, rq) : 0;
 }
 
-/*
- * Find the data in the registered buffer that @addr names.  False: we know of no
- * such memory, or not of all of it, or that it is not to be written.
- */
-static bool find_matched(struct queue *q, struct request *rq, uint64_t addr)
-{
-	uint32_t offset = uapi_shmem_offset(addr);
-	struct buffer_view view;
-
-	if (!registry_view(q->config.registry, uapi_shmem_index(addr), &view) ||
-	    offset > view.len || rq->len > view.len - offset ||
-	    (view.read_only && rq->op == REQ_READ))
-		return false;
-	rq->zero_copy = true;
-	rq->data = view.base + offset;
-	return true;
-}
-
 /* Where the storage wants it aligned better, the data goes through our memory. */
 static int prepare_matched(struct queue *q, struct request *rq)
 {
+	rq->zero_copy = true;
 	rq->bounced = ((uintptr_t)rq->data & (q->config.target->memory_align - 1)) != 0;
 	if (!rq->bounced)
 		return 0;
@@ -223,8 +206,12 @@ static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_
 {
 	bool matched = (iod->op_flags & UAPI_IO_F_SHMEM_ZC) != 0;
 
-	if (matched && find_matched(q, rq, iod->addr))
-		return prepare_matched(q, rq);
+	if (matched) {
+		rq->data =
+			registry_find(q->config.registry, iod->addr, rq->len, rq->op == REQ_READ);
+		if (rq->data)
+			return prepare_matched(q, rq);
+	}
 	counter_add(copied_because(q, matched), 1);
 	return prepare_copied(q, rq);
 }

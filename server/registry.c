@@ -37,6 +37,18 @@ bool registry_view(const struct registry *r, unsigned int index, struct buffer_v
 	return true;
 }
 
+uint8_t *registry_find(const struct registry *r, uint64_t addr, uint32_t len, bool into)
+{
+	uint32_t offset = uapi_shmem_offset(addr);
+	struct buffer_view view;
+
+	if (!registry_view(r, uapi_shmem_index(addr), &view))
+		return NULL;
+	if (offset > view.len || len > view.len - offset || (view.read_only && into))
+		return NULL;
+	return view.base + offset;
+}
+
 bool registry_any(const struct registry *r)
 {
 	return atomic_load_explicit(&r->nr, memory_order_relaxed) != 0;

@@ -35,6 +35,15 @@ void registry_withdraw(struct registry *r, unsigned int index);
 
 /* Any thread.  False: nothing is published under @index (yet). */
 bool registry_view(const struct registry *r, unsigned int index, struct buffer_view *ret);
+
+/*
+ * The @len bytes that the driver names with @addr (uapi_shmem_index() and
+ * uapi_shmem_offset()), which are to be written if @into.  NULL: there is no such
+ * buffer, they do not all lie in it, or it must not be written.  Whatever the
+ * driver names, what is returned lies inside one buffer.
+ */
+uint8_t *registry_find(const struct registry *r, uint64_t addr, uint32_t len, bool into);
+
 bool registry_any(const struct registry *r);
 
 #endif

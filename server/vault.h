@@ -52,10 +52,10 @@ struct vault_record {
 		struct {
 			int32_t pid;
 			uint32_t uid;
-			uint8_t legacy; /* bool: came by the older protocol */
-			uint8_t lease;	/* bool: the descriptor is its pidfd */
-			uint8_t scans;	/* bool: SCAN was asked for */
-			uint8_t pad;
+			uint8_t legacy;	   /* bool: came by the older protocol */
+			uint8_t lease;	   /* bool: the descriptor is its pidfd */
+			uint8_t scans;	   /* bool: SCAN was asked for */
+			uint8_t may_write; /* bool: proved with a descriptor for writing */
 		} client;
 		struct {
 			int32_t root; /* of its attachment */

@@ -151,6 +151,36 @@ static void too_many_descriptors_are_closed(void **state)
 	close(pair[1]);
 }
 
+/* It looks like the end of the connection, and nobody would look for descriptors. */
+static void an_empty_record_leaves_no_descriptor(void **state)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct msghdr msg = { .msg_control = control.bytes,
+			      .msg_controllen = sizeof(control.bytes) };
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	int fds[WIRE_FDS_MAX];
+	unsigned int nr;
+	int free_before;
+	char byte;
+	int pair[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+	free_before = lowest_free_fd();
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	assert_int_equal(sendmsg(pair[0], &msg, 0), 0);
+	assert_int_equal(wire_recv(pair[1], &byte, 1, fds, &nr), 0);
+	assert_int_equal(nr, 0);
+	assert_int_equal(lowest_free_fd(), free_before);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static void replies_are_checked(void **state)
 {
 	struct wire_reply reply, out;
@@ -183,6 +213,7 @@ int main(void)
 		cmocka_unit_test(refuses_unused_fields),
 		cmocka_unit_test(sends_and_receives_descriptors),
 		cmocka_unit_test(too_many_descriptors_are_closed),
+		cmocka_unit_test(an_empty_record_leaves_no_descriptor),
 		cmocka_unit_test(replies_are_checked),
 		cmocka_unit_test(every_reason_has_words),
 	};

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -84,6 +85,8 @@ static int setup(void **state)
 			       .socket = -1,
 			       .legacy = -1,
 			       .limits = { .max_clients = 3,
+					   .max_user_clients = 3,
+					   .max_user_bytes = 65536,
 					   .max_buffers = 2,
 					   .max_client_bytes = 65536,
 					   .hello_timeout = 5 },
@@ -107,15 +110,22 @@ static int teardown(void **state)
 	return rmdir(dir);
 }
 
-static int dial(void)
+static int dial_as(uid_t uid)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
 
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/ublkb3.sock", dir);
+	assert_int_equal(seteuid(uid), 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(seteuid(getuid()), 0);
 	listener_run(&l);
 	return fd;
+}
+
+static int dial(void)
+{
+	return dial_as(geteuid());
 }
 
 /* Run the listener once and read the answer; -EPIPE when it hung up. */
@@ -188,27 +198,172 @@ static void a_whole_session(void **state)
 	close(mem);
 }
 
+/* ---- descriptors that are no good, by what they are ---- */
+
+static int sealed_for(int flags)
+{
+	int fd = memory(8192, SEALED);
+	char path[32];
+	int again;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	again = open(path, flags | O_CLOEXEC);
+	close(fd);
+	return again;
+}
+
+static int make_sealed(void)
+{
+	return memory(8192, SEALED);
+}
+
+static int make_unsealed(void)
+{
+	return memory(8192, 0);
+}
+
+static int make_shrinkable(void)
+{
+	return memory(8192, F_SEAL_GROW | F_SEAL_SEAL);
+}
+
+static int make_resealable(void)
+{
+	return memory(8192, F_SEAL_GROW | F_SEAL_SHRINK);
+}
+
+static int make_read_only(void)
+{
+	return sealed_for(O_RDONLY);
+}
+
+static int make_write_only(void)
+{
+	return sealed_for(O_WRONLY);
+}
+
+static int make_path(void)
+{
+	return sealed_for(O_PATH);
+}
+
+static int make_pipe(void)
+{
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	close(fds[1]);
+	return fds[0];
+}
+
+static int make_socket(void)
+{
+	return socket(AF_UNIX, SOCK_STREAM, 0);
+}
+
+static int make_directory(void)
+{
+	return open("/", O_RDONLY | O_DIRECTORY);
+}
+
+static int make_device(void)
+{
+	return open("/dev/zero", O_RDWR);
+}
+
+static int make_file(void)
+{
+	return open("/proc/self/exe", O_RDONLY);
+}
+
+static const struct no_good {
+	const char *what;
+	int (*make)(void);
+	uint64_t length;
+	enum wire_reason reason;
+} no_good[] = {
+	{ "a memfd without seals", make_unsealed, 8192, WIRE_NOT_SEALED },
+	{ "a memfd that can shrink", make_shrinkable, 8192, WIRE_NOT_SEALED },
+	{ "a memfd whose seals are not", make_resealable, 8192, WIRE_NOT_SEALED },
+	{ "a memfd open for reading", make_read_only, 8192, WIRE_NOT_WRITABLE },
+	{ "a memfd open for writing only", make_write_only, 8192, WIRE_NOT_WRITABLE },
+	{ "a memfd as O_PATH", make_path, 8192, WIRE_NOT_MEMFD },
+	{ "a pipe", make_pipe, 4096, WIRE_NOT_MEMFD },
+	{ "a socket", make_socket, 4096, WIRE_NOT_MEMFD },
+	{ "a directory", make_directory, 4096, WIRE_NOT_MEMFD },
+	{ "a device", make_device, 4096, WIRE_NOT_MEMFD },
+	{ "a file on a disk", make_file, 4096, WIRE_NOT_MEMFD },
+	{ "an odd length", make_sealed, 8191, WIRE_BAD_RANGE },
+	{ "more than there is", make_sealed, 12288, WIRE_BAD_RANGE },
+	{ "nothing", make_sealed, 0, WIRE_BAD_RANGE },
+	{ "a length that overflows", make_sealed, UINT64_MAX - 4095, WIRE_BAD_RANGE },
+	{ "more than the kernel takes", make_sealed, (4ULL << 30) + 4096, WIRE_BAD_RANGE },
+};
+
+#define NR_NO_GOOD (sizeof(no_good) / sizeof(no_good[0]))
+
 static void what_is_no_good_memory_is_refused(void **state)
 {
 	int fd = greeted();
-	int unsealed = memory(8192, F_SEAL_GROW);
-	int mem = memory(8192, SEALED);
-	int fds[2];
+	int free_before = dup(0);
 
 	(void)state;
-	assert_int_equal(pipe(fds), 0);
-	assert_int_equal(ask(fd, WIRE_ADD, unsealed, 8192, 0).reason, WIRE_NOT_SEALED);
-	assert_int_equal(ask(fd, WIRE_ADD, fds[0], 4096, 0).reason, WIRE_NOT_MEMFD);
-	assert_int_equal(ask(fd, WIRE_ADD, mem, 8193, 0).reason, WIRE_BAD_RANGE);
-	assert_int_equal(ask(fd, WIRE_ADD, mem, 12288, 0).reason, WIRE_BAD_RANGE);
-	assert_int_equal(ask(fd, WIRE_ADD, mem, 0, 0).reason, WIRE_BAD_RANGE);
-	assert_int_equal(ask(fd, WIRE_ADD, mem, UINT64_MAX - 4095, 0).reason, WIRE_BAD_RANGE);
+	close(free_before);
+	for (unsigned int i = 0; i < NR_NO_GOOD; i++) {
+		int mem = no_good[i].make();
+		struct wire_reply reply = ask(fd, WIRE_ADD, mem, no_good[i].length, 0);
+		int free_now;
+
+		if (reply.reason != no_good[i].reason)
+			fail_msg("%s: %s", no_good[i].what, wire_reason_text(reply.reason));
+		assert_true(reply.status < 0);
+		close(mem);
+		free_now = dup(0);
+		assert_int_equal(free_now, free_before); /* the listener keeps none */
+		close(free_now);
+	}
 	assert_int_equal(b.nr, 0);
-	assert_int_equal(l.refused, 6);
-	close(fds[0]);
-	close(fds[1]);
+	assert_int_equal(l.refused, NR_NO_GOOD);
+	close(fd);
+}
+
+/* The kernel has no such pages set aside on this machine, or they are registered. */
+static void huge_pages_that_are_not_there_are_refused(void **state)
+{
+	int fd = greeted();
+	int mem = memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+	struct wire_reply reply;
+
+	(void)state;
+	if (mem < 0 || ftruncate(mem, 1 << 30) < 0 || fcntl(mem, F_ADD_SEALS, SEALED) < 0)
+		skip();
+	l.limits.max_client_bytes = b.max_bytes = 4ULL << 30;
+	reply = ask(fd, WIRE_ADD, mem, 1 << 30, 0);
+	if (reply.status)
+		assert_int_equal(reply.reason, WIRE_NO_MEMORY);
 	close(mem);
-	close(unsealed);
+	close(fd);
+}
+
+static void memory_for_writing_to_the_device_wants_a_proof_for_writing(void **state)
+{
+	struct wire_request req;
+	struct wire_reply reply;
+	int fd = dial();
+	int proof = open("/dev/null", O_RDONLY);
+	int mem = memory(8192, SEALED);
+
+	(void)state;
+	assert_int_equal(ask(fd, WIRE_HELLO, proof, 0, 0).status, 0);
+	wire_request_init(&req, WIRE_ADD, 11);
+	req.length = 8192;
+	req.flags = WIRE_ADD_READ_ONLY;
+	assert_int_equal(wire_send(fd, &req, sizeof(req), mem), 0);
+	assert_int_equal(receive(fd, &reply), 0);
+	assert_int_equal(reply.reason, WIRE_NOT_WRITABLE);
+	assert_int_equal(ask(fd, WIRE_ADD, mem, 8192, 0).status, 0);
+	close(proof);
+	close(mem);
 	close(fd);
 }
 
@@ -229,6 +384,35 @@ static void budgets_of_a_client_hold(void **state)
 		close(mem[i]);
 	close(big);
 	close(fd);
+}
+
+/* Another user's clients count together; root's are not among them. */
+static void budgets_of_a_user_hold(void **state)
+{
+	struct wire_reply reply;
+	int mem = memory(65536, SEALED);
+	int more = memory(4096, SEALED);
+	int fds[4];
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	l.limits.max_clients = 8;
+	l.limits.max_user_clients = 2;
+	chmod(dir, 0755);
+	for (int i = 0; i < 3; i++)
+		fds[i] = dial_as(65534);
+	fds[3] = greeted();
+	assert_int_equal(receive(fds[2], &reply), -EPIPE);
+	assert_int_equal(ask(fds[0], WIRE_HELLO, 0, 0, 0).status, 0);
+	assert_int_equal(ask(fds[1], WIRE_HELLO, 0, 0, 0).status, 0);
+	assert_int_equal(ask(fds[0], WIRE_ADD, mem, 65536, 0).status, 0);
+	assert_int_equal(ask(fds[1], WIRE_ADD, more, 4096, 0).reason, WIRE_OVER_BUDGET);
+	assert_int_equal(ask(fds[3], WIRE_ADD, more, 4096, 0).status, 0);
+	for (int i = 0; i < 4; i++)
+		close(fds[i]);
+	close(mem);
+	close(more);
 }
 
 static void what_the_kernel_refuses_uses_up_no_budget(void **state)
@@ -351,7 +535,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(a_whole_session),
 		T(what_is_no_good_memory_is_refused),
+		T(huge_pages_that_are_not_there_are_refused),
+		T(memory_for_writing_to_the_device_wants_a_proof_for_writing),
 		T(budgets_of_a_client_hold),
+		T(budgets_of_a_user_hold),
 		T(what_the_kernel_refuses_uses_up_no_budget),
 		T(without_a_good_proof_there_is_no_session),
 		T(nonsense_ends_the_connection_only),
