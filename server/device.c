@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "device_internal.h"
 #include "fault.h"
+#include "privileges.h"
 
 /* ---- setting up ---- */
 
@@ -156,6 +157,7 @@ static void serve_and_take_down(struct device *d, void (*ready)(unsigned int dev
 	show_gauges(d);
 	ready(d->info.dev_id, arg);
 	vault_ready(d->vault, d->info.dev_id);
+	privileges_drop_process();
 	serve(d);
 	take_down(d);
 	free(d);

@@ -133,8 +133,7 @@ static void start_other(void (*const *stages)(void))
 			if (write(there[1], "", 1) != 1)
 				_exit(1);
 		}
-		read(go[0], &byte, 1);
-		_exit(0);
+		_exit(read(go[0], &byte, 1) > 0);
 	}
 	close(go[0]);
 	close(there[1]);
@@ -433,7 +432,8 @@ static void fork_with_more(void)
 
 	if (pipe(ready) < 0 || fork() != 0) {
 		close(ready[1]);
-		read(ready[0], &byte, 1);
+		if (read(ready[0], &byte, 1) < 0)
+			_exit(1);
 		return;
 	}
 	share(3 * MIB);

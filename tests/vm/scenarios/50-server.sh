@@ -83,3 +83,18 @@ expect_no_share "--copy-only"
 "$UBLKZC" stat -n "$ID" | grep -q 'copy-only was given' || fail "stat does not say why: $("$UBLKZC" stat -n "$ID")"
 "$UBLKZC" del -a
 [ "$(ls /dev/ublk*)" = "$devices_before" ] || fail "del -a left devices behind"
+
+# A server that is live has given up what it does not need, its threads all of it.
+start_file 64M -q 2
+server=$(stat_get .pid)
+for task in /proc/"$server"/task/*; do
+    want=0000000000280002 # CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_OVERRIDE
+    [ "${task##*/}" = "$server" ] || want=0000000000000000
+    got=$(awk '/^CapPrm/ { print $2 }' "$task/status")
+    [ "$got" = $want ] || fail "thread ${task##*/} has capabilities $got, not $want"
+    grep -q '^Seccomp:.2' "$task/status" || fail "thread ${task##*/} has no filter of system calls"
+    grep -q '^NoNewPrivs:.1' "$task/status" || fail "thread ${task##*/} may gain privileges"
+done
+[ "$(cat /proc/"$(ps -o ppid= -p "$server" | tr -d ' ')"/oom_score_adj)" = -1000 ] ||
+    fail "the keeper is not spared when memory runs out"
+[ "$(cat /proc/"$server"/oom_score_adj)" = 0 ] || fail "the server is spared"

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/* privileges.c - see privileges.h; docs/security.md has the reasons. */
+#include "privileges.h"
+
+#include <cap-ng.h>
+#include <errno.h>
+#include <seccomp.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "common/log.h"
+
+/* What the control thread does as root, capabilities(7). */
+static const unsigned int kept[] = {
+	CAP_SYS_ADMIN,	  /* commands to the driver; /proc/PID/map_files */
+	CAP_SYS_PTRACE,	  /* /proc/PID/maps of other users' programs */
+	CAP_DAC_OVERRIDE, /* their SysV segments and files in /dev/shm */
+};
+
+/*
+ * What no server does once it is live.  Not a list of what it does: io_uring, allocators
+ * and libraries change theirs, and a server that is killed for a harmless call is worse
+ * than one that could make it.
+ */
+static const char *const denied[] = {
+	"execve",
+	"execveat",
+	"fork",
+	"vfork",
+	"ptrace",
+	"mount",
+	"umount2",
+	"move_mount",
+	"open_tree",
+	"fsopen",
+	"pivot_root",
+	"chroot",
+	"setns",
+	"unshare",
+	"init_module",
+	"finit_module",
+	"delete_module",
+	"kexec_load",
+	"kexec_file_load",
+	"bpf",
+	"perf_event_open",
+	"add_key",
+	"request_key",
+	"keyctl",
+	"setuid",
+	"setgid",
+	"setreuid",
+	"setregid",
+	"setresuid",
+	"setresgid",
+	"setgroups",
+	"reboot",
+	"swapon",
+	"swapoff",
+	"sethostname",
+	"settimeofday",
+	"clock_settime",
+	"adjtimex",
+	"acct",
+	"quotactl",
+	"userfaultfd",
+	"iopl",
+	"ioperm",
+	"open_by_handle_at",
+	"name_to_handle_at",
+	"mknod",
+	"mknodat",
+	"personality",
+	"syslog",
+	"pidfd_getfd",
+};
+
+static void drop_to(const unsigned int *caps, unsigned int nr)
+{
+	capng_clear(CAPNG_SELECT_BOTH);
+	for (unsigned int i = 0; i < nr; i++)
+		capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, caps[i]);
+	if (capng_apply(CAPNG_SELECT_CAPS))
+		log_line(LOG_WARN, "capabilities cannot be dropped: errno %d", errno);
+}
+
+void privileges_drop_thread(void)
+{
+	drop_to(NULL, 0);
+}
+
+static int filter(scmp_filter_ctx ctx)
+{
+	int ret = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
+
+	for (unsigned int i = 0; !ret && i < sizeof(denied) / sizeof(denied[0]); i++) {
+		int nr = seccomp_syscall_resolve_name(denied[i]);
+
+		if (nr != __NR_SCMP_ERROR)
+			ret = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), nr, 0);
+	}
+	return ret ? ret : seccomp_load(ctx);
+}
+
+void privileges_drop_process(void)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+	int ret = ctx ? filter(ctx) : -ENOMEM;
+
+	if (ret)
+		log_error(ret, "system calls cannot be filtered");
+	if (ctx)
+		seccomp_release(ctx);
+	drop_to(kept, sizeof(kept) / sizeof(kept[0]));
+}
