@@ -157,7 +157,7 @@ static void serve_and_take_down(struct device *d, void (*ready)(unsigned int dev
 	show_gauges(d);
 	ready(d->info.dev_id, arg);
 	vault_ready(d->vault, d->info.dev_id);
-	privileges_drop_process();
+	privileges_filter_calls();
 	serve(d);
 	take_down(d);
 	free(d);

@@ -17,6 +17,7 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "device_internal.h"
+#include "privileges.h"
 
 /* ---- the driver as the buffers' backend ---- */
 
@@ -370,6 +371,7 @@ int device_open_events(struct device *d)
 	sigset_t set;
 
 	raise_fd_limit(d);
+	privileges_keep_control();
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);

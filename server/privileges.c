@@ -11,7 +11,7 @@
 #include "common/log.h"
 
 /* What the control thread does as root, capabilities(7). */
-static const unsigned int kept[] = {
+static const unsigned int control[] = {
 	CAP_SYS_ADMIN,	  /* commands to the driver; /proc/PID/map_files */
 	CAP_SYS_PTRACE,	  /* /proc/PID/maps of other users' programs */
 	CAP_DAC_OVERRIDE, /* their SysV segments and files in /dev/shm */
@@ -75,18 +75,30 @@ static const char *const denied[] = {
 	"pidfd_getfd",
 };
 
-static void drop_to(const unsigned int *caps, unsigned int nr)
+static void keep(const unsigned int *caps, unsigned int nr)
 {
+	unsigned int had = 0;
+
+	/* A server that was not given one of them does without: asking for it would fail. */
+	capng_get_caps_process();
+	for (unsigned int i = 0; i < nr; i++)
+		had |= (unsigned int)capng_have_capability(CAPNG_PERMITTED, caps[i]) << i;
 	capng_clear(CAPNG_SELECT_BOTH);
 	for (unsigned int i = 0; i < nr; i++)
-		capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, caps[i]);
+		if (had & 1U << i)
+			capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, caps[i]);
 	if (capng_apply(CAPNG_SELECT_CAPS))
 		log_line(LOG_WARN, "capabilities cannot be dropped: errno %d", errno);
 }
 
-void privileges_drop_thread(void)
+void privileges_keep_control(void)
 {
-	drop_to(NULL, 0);
+	keep(control, sizeof(control) / sizeof(control[0]));
+}
+
+void privileges_keep_none(void)
+{
+	keep(NULL, 0);
 }
 
 static int filter(scmp_filter_ctx ctx)
@@ -102,7 +114,7 @@ static int filter(scmp_filter_ctx ctx)
 	return ret ? ret : seccomp_load(ctx);
 }
 
-void privileges_drop_process(void)
+void privileges_filter_calls(void)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
 	int ret = ctx ? filter(ctx) : -ENOMEM;
@@ -111,5 +123,4 @@ void privileges_drop_process(void)
 		log_error(ret, "system calls cannot be filtered");
 	if (ctx)
 		seccomp_release(ctx);
-	drop_to(kept, sizeof(kept) / sizeof(kept[0]));
 }

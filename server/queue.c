@@ -394,7 +394,7 @@ static void *queue_main(void *arg)
 	/* Our own memory reclaim must not wait for I/O that we are to serve. */
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	q->error = set_up(q);
-	privileges_drop_thread();
+	privileges_keep_none();
 	signal_fd(q->ready_fd);
 	if (!q->error)
 		serve(q);
