@@ -78,14 +78,16 @@ static long read_at(int dir, const char *path, char *buf, size_t size)
 
 static int add_node(struct walk *w, const char *name, unsigned int depth)
 {
+	size_t len = strlen(name);
+
 	for (unsigned int i = 0; i < w->nr; i++)
 		if (strcmp(w->nodes[i], name) == 0)
 			return 0;
 	if (w->nr == BLKDEV_NODES_MAX || depth > BLKDEV_DEPTH_MAX)
 		return -ELOOP;
-	if (strlen(name) >= NAME_LEN)
+	if (len >= NAME_LEN)
 		return -EINVAL;
-	strcpy(w->nodes[w->nr], name);
+	memcpy(w->nodes[w->nr], name, len + 1);
 	w->depth[w->nr++] = (unsigned char)depth;
 	return 0;
 }
@@ -162,15 +164,17 @@ static int read_name(int root, const char *path, char *ret_name, size_t size)
 	char target[512];
 	long len = syscall(SYS_readlinkat, root, path, target, sizeof(target) - 1);
 	const char *name;
+	size_t name_len;
 
 	if (len < 0)
 		return -errno;
 	target[len] = '\0';
 	name = strrchr(target, '/');
 	name = name ? name + 1 : target;
-	if (strlen(name) >= size)
+	name_len = strlen(name);
+	if (name_len >= size)
 		return -ENAMETOOLONG;
-	strcpy(ret_name, name);
+	memcpy(ret_name, name, name_len + 1);
 	return 0;
 }
 

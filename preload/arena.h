@@ -71,7 +71,8 @@ static inline bool arena_owns(const void *p)
 {
 	size_t reserved = atomic_load_explicit(&arena_reserved, memory_order_acquire);
 
-	return (size_t)((const char *)p - atomic_load_explicit(&arena_base, memory_order_relaxed)) <
+	/* As numbers: @p may be anything, also NULL. */
+	return (uintptr_t)p - (uintptr_t)atomic_load_explicit(&arena_base, memory_order_relaxed) <
 	       reserved;
 }
 

@@ -24,8 +24,8 @@ static int parse_digits(const char *text, const char **ret_end, uint64_t *ret)
 
 int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
 {
-	const char *end;
-	uint64_t n;
+	const char *end = text;
+	uint64_t n = 0;
 	int err = parse_digits(text, &end, &n);
 
 	if (err)
@@ -41,10 +41,10 @@ int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
 int size_parse(const char *text, uint64_t *ret_bytes)
 {
 	static const char units[] = "kmgt";
-	const char *end;
+	const char *end = text;
 	const char *unit;
 	unsigned int shift = 0;
-	uint64_t n;
+	uint64_t n = 0;
 	int err = parse_digits(text, &end, &n);
 
 	if (err)
