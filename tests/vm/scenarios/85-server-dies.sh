@@ -6,12 +6,19 @@ server() { stat_get .pid; }
 recoveries() { stat_get .recoveries; }
 recovered() { [ "$(recoveries)" -gt "$1" ]; }
 
-kill_server() {
+# By a signal, or "memory": the kernel picks it when memory runs out.
+kill_server() { # SIGNAL
     local before
     before=$(recoveries)
-    kill -9 "$(server)"
+    if [ "$1" = memory ]; then
+        echo 1000 >"/proc/$(server)/oom_score_adj"
+        echo f >/proc/sysrq-trigger
+    else
+        kill -"$1" "$(server)"
+    fi
     wait_for recovered "$before"
 }
+ways=(KILL SEGV KILL ABRT KILL BUS KILL memory)
 
 # verify_through_kills KILLS: fio writes and verifies under the shim meanwhile.
 verify_through_kills() {
@@ -25,7 +32,7 @@ verify_through_kills() {
     wait_for something_is_zero_copy
     for ((i = 0; i < $1; i++)); do
         sleep "0.$((RANDOM % 9 + 1))"
-        kill_server
+        kill_server "${ways[i % ${#ways[@]}]}"
     done
     sleep 1
     measure_share sleep 2
@@ -68,7 +75,7 @@ wait $reader || fail "a reader during recovery by hand"
 cmp -n 8388608 "$SCRATCH/data" "$DEVICE"
 LD_PRELOAD=$SHIM measure_share dd if="$DEVICE" of=/dev/null bs=1M iflag=direct status=none
 expect_share_at_least 990 "after recovery by hand"
-kill_server # and the new keeper keeps
+kill_server KILL # and the new keeper keeps
 wait_for nothing_registered
 wait_for none_pinned
 
@@ -86,7 +93,7 @@ wait_for eval "! dd if=$DEVICE of=/dev/null bs=4k count=1 iflag=direct status=no
 if "$UBLKZC" add -t mem --size 64M --recovery fail >"$SCRATCH/fail" 2>&1; then
     DEVICE=$(cat "$SCRATCH/fail") ID=${DEVICE#/dev/ublkb}
     DEVICES+=("$DEVICE")
-    kill_server
+    kill_server KILL
     dd if="$DEVICE" of=/dev/null bs=1M iflag=direct status=none || fail "not served again"
 else
     grep -q "Linux 6.13" "$SCRATCH/fail" || fail "--recovery fail: $(cat "$SCRATCH/fail")"
