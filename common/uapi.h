@@ -161,6 +161,35 @@ struct uapi_shmem_buf_reg {
 };
 static_assert(sizeof(struct uapi_shmem_buf_reg) == 24, "ABI");
 
+/*
+ * Extensions of kernel-patch/, which are not in Linux: feature bits that count down from 62,
+ * and what they bring. The driver's own header says it in full.
+ */
+#define UAPI_F_SHMEM_LIST (1ULL << 62)
+#define UAPI_F_SHMEM_SEGS (1ULL << 61)
+#define UAPI_CMD_LIST_BUFS UAPI_CTRL_WR(0xe0) /* data[0]: first index; result: how many */
+
+#define UAPI_SHMEM_BUF_DYING (1U << 31) /* an UNREG_BUF of it did not end */
+struct uapi_shmem_buf_info {
+	uint64_t len; /* bytes */
+	uint32_t index;
+	uint32_t flags;	  /* UAPI_SHMEM_BUF_* */
+	uint32_t nr_runs; /* physically contiguous pieces */
+	uint32_t reserved;
+};
+static_assert(sizeof(struct uapi_shmem_buf_info) == 24, "ABI");
+
+/* In op_flags: the address is the number of segments in the tag's list. */
+#define UAPI_IO_F_SHMEM_SEGS (1U << 30)
+#define UAPI_SHMEM_SEGS_MAX 256U
+struct uapi_shmem_seg {
+	uint64_t offset; /* in the buffer */
+	uint32_t len;	 /* bytes */
+	uint16_t index;
+	uint16_t reserved;
+};
+static_assert(sizeof(struct uapi_shmem_seg) == 16, "ABI");
+
 /* A matched request's io descriptor address: bits 0-31 offset, 32-47 index. */
 static inline uint32_t uapi_shmem_offset(uint64_t addr)
 {

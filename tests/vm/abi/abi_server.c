@@ -114,6 +114,11 @@ int abi_add(struct abi_server *s, uint64_t flags)
 	}
 	s->device = info.dev_id;
 	s->flags = info.flags;
+	if (s->flags & UAPI_F_SHMEM_SEGS) {
+		s->lists = calloc((size_t)ABI_DEPTH * UAPI_SHMEM_SEGS_MAX, sizeof(*s->lists));
+		if (!s->lists)
+			die("lists", ENOMEM);
+	}
 	ret = ctrl_set_params(&s->ctrl, s->device, &params);
 	if (ret < 0)
 		die("parameters", ret);
@@ -121,7 +126,13 @@ int abi_add(struct abi_server *s, uint64_t flags)
 	return 0;
 }
 
-static void io_command(struct io_uring *ring, unsigned int op, uint16_t tag, int result)
+static struct uapi_shmem_seg *list_of(struct abi_server *s, uint16_t tag)
+{
+	return s->lists && !s->no_lists ? s->lists + (size_t)tag * UAPI_SHMEM_SEGS_MAX : NULL;
+}
+
+static void io_command(struct abi_server *s, struct io_uring *ring, unsigned int op, uint16_t tag,
+		       int result)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
 	struct ublksrv_io_cmd *cmd;
@@ -136,6 +147,7 @@ static void io_command(struct io_uring *ring, unsigned int op, uint16_t tag, int
 	cmd = (struct ublksrv_io_cmd *)&sqe->addr3;
 	cmd->tag = tag;
 	cmd->result = result;
+	cmd->addr = (uintptr_t)list_of(s, tag);
 }
 
 static void fill_read(struct abi_server *s, uint16_t tag, uint32_t bytes)
@@ -173,7 +185,8 @@ static int handle(struct abi_server *s, const struct ublksrv_io_desc *iod, uint1
 	if (op != UBLK_IO_OP_READ && op != UBLK_IO_OP_WRITE)
 		return 0;
 	if (!is_tests_own(iod)) {
-		if (op == UBLK_IO_OP_READ && !(iod->op_flags & UAPI_IO_F_SHMEM_ZC))
+		if (op == UBLK_IO_OP_READ &&
+		    !(iod->op_flags & (UAPI_IO_F_SHMEM_ZC | UAPI_IO_F_SHMEM_SEGS)))
 			fill_read(s, tag, bytes);
 		return (int)bytes;
 	}
@@ -182,6 +195,12 @@ static int handle(struct abi_server *s, const struct ublksrv_io_desc *iod, uint1
 	if (iod->op_flags & UAPI_IO_F_SHMEM_ZC) {
 		s->nr_matched++;
 		check_match(s, iod->addr, bytes);
+		if (s->halve && bytes >= 8192)
+			return (int)(bytes / 2);
+	} else if (iod->op_flags & UAPI_IO_F_SHMEM_SEGS) {
+		memcpy(s->last_list, &s->lists[(size_t)tag * UAPI_SHMEM_SEGS_MAX],
+		       iod->addr * sizeof(*s->last_list));
+		s->nr_listed++;
 		if (s->halve && bytes >= 8192)
 			return (int)(bytes / 2);
 	} else {
@@ -207,7 +226,7 @@ static void *serve(void *arg)
 	    io_uring_register_files(&ring, &s->char_fd, 1))
 		die("queue", errno);
 	for (uint16_t tag = 0; tag < ABI_DEPTH; tag++)
-		io_command(&ring, UBLK_U_IO_FETCH_REQ, tag, 0);
+		io_command(s, &ring, UBLK_U_IO_FETCH_REQ, tag, 0);
 	io_uring_submit(&ring);
 	s->ready = true;
 	while (nr_live) {
@@ -234,7 +253,7 @@ static void *serve(void *arg)
 				continue;
 			held[tag] = false;
 			s->nr_held -= own;
-			io_command(&ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag,
+			io_command(s, &ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag,
 				   handle(s, &descriptors[tag], tag));
 		}
 	}
@@ -343,4 +362,5 @@ void abi_del(struct abi_server *s)
 		close(s->char_fd);
 	ctrl_del_dev(&s->ctrl, s->device);
 	ctrl_close(&s->ctrl);
+	free(s->lists);
 }

@@ -39,6 +39,12 @@ struct abi_server {
 	atomic_bool hold; /* keep requests until this is false */
 	atomic_uint nr_held;
 	atomic_bool halve; /* complete matched requests with half their bytes */
+	/* With UBLKZC_F_SHMEM_SEGS: where the driver puts lists, one after the other by tag,
+	 * and the last list there was. */
+	struct uapi_shmem_seg *lists;
+	atomic_bool no_lists; /* name none from now on */
+	struct uapi_shmem_seg last_list[UAPI_SHMEM_SEGS_MAX];
+	atomic_ullong nr_listed;
 	_Atomic uint32_t last_op_flags;
 	_Atomic uint64_t last_addr;
 	atomic_ullong nr_matched;
