@@ -127,6 +127,9 @@ static_assert(offsetof(struct uapi_ctrl_cmd, data) == 16, "ABI");
 #define UBLK_U_CMD_UNREG_BUF UAPI_CTRL_WR(0x19) /* 7.1: data[0] = index */
 #endif
 
+/* Operation of an io descriptor: fill the data with struct blk_zone; its nr_sectors counts zones. */
+#define UAPI_IO_OP_REPORT_ZONES 18 /* 6.6 */
+
 /* Queue commands, issued on /dev/ublkcN. */
 #ifndef UBLK_U_IO_FETCH_REQ
 #define UBLK_U_IO_FETCH_REQ _IOWR('u', 0x20, struct ublksrv_io_cmd)

@@ -15,6 +15,10 @@
 
 #include "abi_helpers.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
 /* Stock 6.12 lacks the feature, so a 6.12 that has it is ours. */
 bool is_ours(void)
 {
@@ -29,6 +33,51 @@ void *shared_pages(size_t nr)
 	void *p = mmap(NULL, nr * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	assert_true(p != MAP_FAILED);
+	return p;
+}
+
+int memory_file(size_t bytes, unsigned int memfd_flags)
+{
+	int fd = memfd_create("abi", memfd_flags);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+	return fd;
+}
+
+uint8_t *map_file(int fd, size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	assert_true(p != MAP_FAILED);
+	return p;
+}
+
+/* The physical page at @p, as root may know it. */
+static uint64_t frame_of(const void *p)
+{
+	uint64_t entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &entry, 8, (off_t)((uintptr_t)p / PAGE * 8)), 8);
+	close(fd);
+	return entry & ((1ULL << 55) - 1);
+}
+
+uint8_t *map_huge_page(int fd)
+{
+	uint8_t *hole = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *p = (uint8_t *)(((uintptr_t)hole + HUGE - 1) & ~(HUGE - 1));
+
+	p = mmap(p, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	assert_true(p != MAP_FAILED);
+	memset(p, 0, HUGE);
+	for (int i = 0; i < 20 && madvise(p, HUGE, MADV_COLLAPSE) && errno == EAGAIN; i++)
+		usleep(50000);
+	for (size_t at = PAGE; at < HUGE; at += PAGE)
+		if (frame_of(p + at) != frame_of(p) + at / PAGE)
+			return NULL;
 	return p;
 }
 
@@ -72,6 +121,13 @@ void add_zc(struct abi_server *s)
 {
 	assert_int_equal(abi_add(s, ZC_FLAGS), 0);
 	assert_true(s->flags & UBLK_F_SHMEM_ZC);
+}
+
+int reg_raw(struct abi_server *s, uint64_t addr, uint64_t len, uint32_t flags, uint32_t reserved)
+{
+	struct uapi_shmem_buf_reg reg = { addr, len, flags, reserved };
+
+	return abi_command(s, UBLK_U_CMD_REG_BUF, s->device, (uintptr_t)&reg, sizeof(reg), 0);
 }
 
 bool read_matches(struct abi_server *s, uint8_t *buf, size_t len)

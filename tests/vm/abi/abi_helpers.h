@@ -8,17 +8,26 @@
 #include "abi_server.h"
 
 #define PAGE 4096UL
+#define HUGE (2UL << 20)
 #define ZC_FLAGS (UBLK_F_USER_COPY | UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_SHMEM_ZC)
 
 bool is_ours(void);
 
 void *shared_pages(size_t nr);
 
+/* A file of memory, open, and where it is mapped whole. */
+int memory_file(size_t bytes, unsigned int memfd_flags);
+uint8_t *map_file(int fd, size_t bytes);
+/* HUGE bytes of it, gathered into one huge page; NULL if that cannot be had. */
+uint8_t *map_huge_page(int fd);
+
 /* Pages pinned for the long term, by anybody. */
 long long pinned(void);
 void assert_nothing_pinned(void);
 
 void add_zc(struct abi_server *s);
+/* REG_BUF with any arguments at all. */
+int reg_raw(struct abi_server *s, uint64_t addr, uint64_t len, uint32_t flags, uint32_t reserved);
 
 /* Read into @buf; was it left as it was (matched), or filled (copied)? */
 bool read_matches(struct abi_server *s, uint8_t *buf, size_t len);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/blkzoned.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,25 @@ __attribute__((noreturn)) static void die(const char *what, int err)
 	abort();
 }
 
+/* Of an unprivileged device the path goes first, and what the command itself has behind it. */
+struct with_path {
+	char path[24];
+	char payload[sizeof(struct ublksrv_ctrl_dev_info)];
+};
+
+static void put_path_first(struct uapi_ctrl_cmd *cmd, struct with_path *w)
+{
+	memset(w, 0, sizeof(*w));
+	snprintf(w->path, sizeof(w->path), "/dev/ublkc%u", cmd->dev_id);
+	if (cmd->len > sizeof(w->payload))
+		die("payload", E2BIG);
+	if (cmd->len)
+		memcpy(w->payload, (const void *)(uintptr_t)cmd->addr, cmd->len);
+	cmd->addr = (uintptr_t)w;
+	cmd->dev_path_len = sizeof(w->path);
+	cmd->len += sizeof(w->path);
+}
+
 int abi_command(struct abi_server *s, unsigned int cmd_op, unsigned int device, uint64_t addr,
 		uint16_t len, uint64_t data)
 {
@@ -28,11 +48,14 @@ int abi_command(struct abi_server *s, unsigned int cmd_op, unsigned int device, 
 		.len = len,
 		.data = { data },
 	};
+	struct with_path with_path;
 	struct io_uring ring;
 	struct io_uring_sqe *sqe;
 	struct io_uring_cqe *cqe;
 	int res;
 
+	if (s->unprivileged && cmd_op != UBLK_U_CMD_ADD_DEV)
+		put_path_first(&cmd, &with_path);
 	/* A ring of its own, so that any thread may command at any time. */
 	if (io_uring_queue_init(2, &ring, IORING_SETUP_SQE128))
 		die("ring", errno);
@@ -80,12 +103,19 @@ static void open_char(struct abi_server *s)
 		die(path, errno);
 }
 
+static void make_zoned(struct uapi_params *params)
+{
+	params->types |= UAPI_PARAM_TYPE_ZONED;
+	params->basic.chunk_sectors = ABI_ZONE_BYTES >> 9;
+	params->zoned.max_zone_append_sectors = ABI_IO_BYTES >> 9;
+}
+
 int abi_add(struct abi_server *s, uint64_t flags)
 {
 	struct ublksrv_ctrl_dev_info info = {
 		.nr_hw_queues = 1,
 		.queue_depth = ABI_DEPTH,
-		.max_io_buf_bytes = 1U << 20,
+		.max_io_buf_bytes = ABI_IO_BYTES,
 		.dev_id = UINT32_MAX,
 		.flags = flags,
 	};
@@ -96,7 +126,7 @@ int abi_add(struct abi_server *s, uint64_t flags)
 			.physical_bs_shift = 12,
 			.io_opt_shift = 12,
 			.io_min_shift = 9,
-			.max_sectors = 2048,
+			.max_sectors = ABI_IO_BYTES >> 9,
 			.dev_sectors = ABI_DEVICE_BYTES >> 9,
 		},
 	};
@@ -104,6 +134,8 @@ int abi_add(struct abi_server *s, uint64_t flags)
 
 	memset(s, 0, sizeof(*s));
 	s->char_fd = s->disk_fd = -1;
+	if (flags & UBLK_F_ZONED)
+		make_zoned(&params);
 	ret = ctrl_open(&s->ctrl);
 	if (ret)
 		die("control device", ret);
@@ -123,12 +155,22 @@ int abi_add(struct abi_server *s, uint64_t flags)
 	if (ret < 0)
 		die("parameters", ret);
 	open_char(s);
+	if (!(s->flags & UBLK_F_USER_COPY)) {
+		s->buffers = aligned_alloc(4096, (size_t)ABI_DEPTH * ABI_IO_BYTES);
+		if (!s->buffers)
+			die("buffers", ENOMEM);
+	}
 	return 0;
 }
 
 static struct uapi_shmem_seg *list_of(struct abi_server *s, uint16_t tag)
 {
 	return s->lists && !s->no_lists ? s->lists + (size_t)tag * UAPI_SHMEM_SEGS_MAX : NULL;
+}
+
+static uint8_t *buffer_of(const struct abi_server *s, uint16_t tag)
+{
+	return s->buffers ? s->buffers + (size_t)tag * ABI_IO_BYTES : NULL;
 }
 
 static void io_command(struct abi_server *s, struct io_uring *ring, unsigned int op, uint16_t tag,
@@ -147,18 +189,55 @@ static void io_command(struct abi_server *s, struct io_uring *ring, unsigned int
 	cmd = (struct ublksrv_io_cmd *)&sqe->addr3;
 	cmd->tag = tag;
 	cmd->result = result;
-	cmd->addr = (uintptr_t)list_of(s, tag);
+	cmd->addr = s->buffers ? (uintptr_t)buffer_of(s, tag) : (uintptr_t)list_of(s, tag);
+}
+
+static off_t data_of(uint16_t tag)
+{
+	return UBLKSRV_IO_BUF_OFFSET + ((off_t)tag << UBLK_TAG_OFF);
+}
+
+void abi_give(struct abi_server *s, uint16_t tag, const void *data, uint32_t bytes)
+{
+	if (s->buffers)
+		memcpy(buffer_of(s, tag), data, bytes);
+	else if (pwrite(s->char_fd, data, bytes, data_of(tag)) != (ssize_t)bytes)
+		die("user copy", errno);
+}
+
+void abi_take(struct abi_server *s, uint16_t tag, void *data, uint32_t bytes)
+{
+	if (s->buffers)
+		memcpy(data, buffer_of(s, tag), bytes);
+	else if (pread(s->char_fd, data, bytes, data_of(tag)) != (ssize_t)bytes)
+		die("user copy", errno);
 }
 
 static void fill_read(struct abi_server *s, uint16_t tag, uint32_t bytes)
 {
-	off_t pos = UBLKSRV_IO_BUF_OFFSET + ((off_t)tag << UBLK_TAG_OFF);
 	void *fill = malloc(bytes);
 
 	memset(fill, ABI_FILL, bytes);
-	if (pwrite(s->char_fd, fill, bytes, pos) != (ssize_t)bytes)
-		die("user copy", errno);
+	abi_give(s, tag, fill, bytes);
 	free(fill);
+}
+
+/* All zones are empty; how many bytes were told. */
+static int report_zones(struct abi_server *s, const struct ublksrv_io_desc *iod, uint16_t tag)
+{
+	struct blk_zone zones[ABI_DEVICE_BYTES / ABI_ZONE_BYTES] = { 0 };
+	uint64_t first = (iod->start_sector << 9) / ABI_ZONE_BYTES;
+	uint32_t nr = iod->nr_sectors; /* of zones */
+
+	for (uint64_t i = 0; i < nr; i++) {
+		zones[i].start = ((first + i) * ABI_ZONE_BYTES) >> 9;
+		zones[i].len = zones[i].capacity = ABI_ZONE_BYTES >> 9;
+		zones[i].wp = zones[i].start;
+		zones[i].type = BLK_ZONE_TYPE_SEQWRITE_REQ;
+		zones[i].cond = BLK_ZONE_COND_EMPTY;
+	}
+	abi_give(s, tag, zones, nr * sizeof(zones[0]));
+	return (int)(nr * sizeof(zones[0]));
 }
 
 static void check_match(struct abi_server *s, uint64_t addr, uint32_t bytes)
@@ -182,6 +261,8 @@ static int handle(struct abi_server *s, const struct ublksrv_io_desc *iod, uint1
 	uint32_t bytes = iod->nr_sectors << 9;
 	uint8_t op = ublksrv_get_op(iod);
 
+	if (op == UAPI_IO_OP_REPORT_ZONES)
+		return report_zones(s, iod, tag);
 	if (op != UBLK_IO_OP_READ && op != UBLK_IO_OP_WRITE)
 		return 0;
 	if (!is_tests_own(iod)) {
@@ -190,8 +271,11 @@ static int handle(struct abi_server *s, const struct ublksrv_io_desc *iod, uint1
 			fill_read(s, tag, bytes);
 		return (int)bytes;
 	}
+	if (s->handler)
+		return s->handler(s, iod, tag);
 	s->last_op_flags = iod->op_flags;
 	s->last_addr = iod->addr;
+	s->last_bytes = bytes;
 	if (iod->op_flags & UAPI_IO_F_SHMEM_ZC) {
 		s->nr_matched++;
 		check_match(s, iod->addr, bytes);
@@ -209,6 +293,34 @@ static int handle(struct abi_server *s, const struct ublksrv_io_desc *iod, uint1
 			fill_read(s, tag, bytes);
 	}
 	return (int)bytes;
+}
+
+/* @nr_kept: how many are already. */
+static bool is_kept(const struct abi_server *s, const struct ublksrv_io_desc *iod,
+		    unsigned int nr_kept)
+{
+	if (!is_tests_own(iod))
+		return false;
+	return s->hold || ((iod->start_sector << 9) >= ABI_SLOW_OFFSET && nr_kept < s->hold_slow);
+}
+
+static void serve_held(struct abi_server *s, struct io_uring *ring,
+		       const struct ublksrv_io_desc *descriptors, bool *held)
+{
+	unsigned int nr_kept = 0;
+
+	for (uint16_t tag = 0; tag < ABI_DEPTH; tag++) {
+		if (!held[tag])
+			continue;
+		if (is_kept(s, &descriptors[tag], nr_kept)) {
+			nr_kept++;
+			continue;
+		}
+		held[tag] = false;
+		io_command(s, ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag,
+			   handle(s, &descriptors[tag], tag));
+	}
+	s->nr_held = nr_kept;
 }
 
 static void *serve(void *arg)
@@ -237,25 +349,14 @@ static void *serve(void *arg)
 		io_uring_submit_and_wait_timeout(&ring, &cqe, 1, &tick, NULL);
 		io_uring_for_each_cqe(&ring, head, cqe)
 		{
-			if (cqe->res == UBLK_IO_RES_ABORT) {
+			if (cqe->res == UBLK_IO_RES_ABORT)
 				nr_live--;
-			} else {
+			else
 				held[cqe->user_data] = true;
-				s->nr_held += is_tests_own(&descriptors[cqe->user_data]);
-			}
 			nr++;
 		}
 		io_uring_cq_advance(&ring, nr);
-		for (uint16_t tag = 0; tag < ABI_DEPTH; tag++) {
-			bool own = is_tests_own(&descriptors[tag]);
-
-			if (!held[tag] || (s->hold && own))
-				continue;
-			held[tag] = false;
-			s->nr_held -= own;
-			io_command(s, &ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag,
-				   handle(s, &descriptors[tag], tag));
-		}
+		serve_held(s, &ring, descriptors, held);
 	}
 	munmap((void *)descriptors, 4096);
 	io_uring_queue_exit(&ring);
@@ -308,7 +409,7 @@ static void fork_server(struct abi_server *s)
 		serve(s);
 		_exit(0);
 	}
-	s->child = pid; /* it sees this too */
+	s->child = pid; /* by the parent alone: the memory is shared */
 }
 
 void abi_start_process(struct abi_server *s)
@@ -363,4 +464,5 @@ void abi_del(struct abi_server *s)
 	ctrl_del_dev(&s->ctrl, s->device);
 	ctrl_close(&s->ctrl);
 	free(s->lists);
+	free(s->buffers);
 }

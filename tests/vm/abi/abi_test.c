@@ -24,14 +24,6 @@
 
 /* ---- errors ---- */
 
-static int reg_raw(struct abi_server *s, uint64_t addr, uint64_t len, uint32_t flags,
-		   uint32_t reserved)
-{
-	struct uapi_shmem_buf_reg reg = { addr, len, flags, reserved };
-
-	return abi_command(s, UBLK_U_CMD_REG_BUF, s->device, (uintptr_t)&reg, sizeof(reg), 0);
-}
-
 static void reg_refuses_what_is_malformed(void **state)
 {
 	struct abi_server s;

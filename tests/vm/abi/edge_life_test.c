@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * edge_life_test.c - buffers outlive servers, and end with devices.
+ *
+ * Recovery with buffers registered, in use and changed meanwhile; devices deleted with buffers
+ * left; unprivileged devices, whose pages count against RLIMIT_MEMLOCK.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "abi_helpers.h"
+
+#define SERVER_PAGES ((sizeof(struct abi_server) + PAGE - 1) / PAGE)
+#define RECOVERY_FLAGS (ZC_FLAGS | UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE)
+
+/* The server is a process of its own; what both know is in shared memory. */
+static struct abi_server *start_mortal(void)
+{
+	struct abi_server *s = shared_pages(SERVER_PAGES);
+
+	assert_int_equal(abi_add(s, RECOVERY_FLAGS), 0);
+	abi_start_process(s);
+	return s;
+}
+
+static void end_mortal(struct abi_server *s)
+{
+	abi_del(s);
+	munmap(s, SERVER_PAGES * PAGE);
+	assert_nothing_pinned();
+}
+
+static void buffers_outlive_the_server(void **state)
+{
+	struct abi_server *s = start_mortal();
+	uint8_t *p = shared_pages(8);
+
+	(void)state;
+	assert_int_equal(abi_reg(s, p, 4 * PAGE, 0), 0);
+	assert_true(read_matches(s, p, PAGE));
+	abi_kill_process(s);
+	assert_int_equal(abi_reg(s, p, 4 * PAGE, 0), -EEXIST);
+	abi_begin_recovery(s);
+	/* nothing is on its way: in between, both drivers do as at any time */
+	assert_int_equal(abi_reg(s, p + 4 * PAGE, 2 * PAGE, 0), 1);
+	assert_int_equal(abi_reg(s, p + 6 * PAGE, 2 * PAGE, 0), 2);
+	assert_int_equal(abi_unreg(s, 1), 0);
+	abi_end_recovery(s);
+	assert_true(read_matches(s, p + PAGE, 2 * PAGE));
+	assert_last(s, 0, PAGE);
+	assert_true(read_matches(s, p + 6 * PAGE, PAGE));
+	assert_last(s, 2, 0);
+	assert_false(read_matches(s, p + 4 * PAGE, PAGE));
+	assert_int_equal(abi_unreg(s, 0), 0);
+	assert_false(read_matches(s, p, PAGE));
+	end_mortal(s);
+	munmap(p, 8 * PAGE);
+	assert_nothing_pinned();
+}
+
+/* Kill the server while it has a read of buffer 0, which is at @read->buf. */
+static void kill_with_a_request(struct abi_server *s, struct read_call *read, pthread_t *reader)
+{
+	memset(read->buf, 0x22, read->len);
+	s->hold = true;
+	pthread_create(reader, NULL, read_thread, read);
+	while (!s->nr_held)
+		usleep(1000);
+	abi_kill_process(s);
+	s->hold = false;
+	abi_begin_recovery(s);
+}
+
+static void requests_of_a_dead_server_are_looked_up_anew(void **state)
+{
+	struct abi_server *s;
+	uint8_t *p = shared_pages(8);
+	struct read_call read = { .buf = p, .len = 2 * PAGE };
+	pthread_t reader;
+
+	(void)state;
+	if (!is_ours()) {
+		print_message("the stock driver must not register here: the device would hang\n");
+		skip();
+	}
+	read.s = s = start_mortal();
+	assert_int_equal(abi_reg(s, p, 4 * PAGE, 0), 0);
+	/* the buffer stays: matched again */
+	kill_with_a_request(s, &read, &reader);
+	abi_end_recovery(s);
+	pthread_join(reader, NULL);
+	assert_int_equal(read.res, 2 * PAGE);
+	assert_int_equal(p[0], 0x22);
+	assert_last(s, 0, 0);
+	/* it goes, and another comes, although the request waits: copied */
+	kill_with_a_request(s, &read, &reader);
+	assert_int_equal(abi_unreg(s, 0), 0);
+	assert_int_equal(abi_reg(s, p + 4 * PAGE, 4 * PAGE, 0), 0);
+	abi_end_recovery(s);
+	pthread_join(reader, NULL);
+	assert_int_equal(read.res, 2 * PAGE);
+	assert_int_equal(p[0], ABI_FILL);
+	/* the request's pages become another buffer's: matched there */
+	kill_with_a_request(s, &read, &reader);
+	assert_int_equal(abi_reg(s, p, 2 * PAGE, 0), 1);
+	abi_end_recovery(s);
+	pthread_join(reader, NULL);
+	assert_int_equal(p[0], 0x22);
+	assert_last(s, 1, 0);
+	end_mortal(s);
+	munmap(p, 8 * PAGE);
+	assert_nothing_pinned();
+}
+
+static void deleting_releases_buffers_in_any_state(void **state)
+{
+	struct abi_server *s;
+	struct abi_server never_started;
+	uint8_t *p = shared_pages(8);
+
+	(void)state;
+	add_zc(&never_started);
+	assert_int_equal(abi_reg(&never_started, p, 8 * PAGE, 0), 0);
+	assert_int_equal(pinned(), 8);
+	abi_del(&never_started);
+	assert_nothing_pinned();
+
+	s = start_mortal();
+	assert_int_equal(abi_reg(s, p, 8 * PAGE, 0), 0);
+	abi_kill_process(s); /* never recovered */
+	assert_int_equal(pinned(), 8);
+	end_mortal(s);
+
+	s = start_mortal();
+	assert_int_equal(abi_reg(s, p, 8 * PAGE, 0), 0);
+	ctrl_stop_dev(&s->ctrl, s->device);
+	assert_int_equal(pinned(), 8); /* stopped, not deleted */
+	end_mortal(s);
+	munmap(p, 8 * PAGE);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(buffers_outlive_the_server),
+		cmocka_unit_test(requests_of_a_dead_server_are_looked_up_anew),
+		cmocka_unit_test(deleting_releases_buffers_in_any_state),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
