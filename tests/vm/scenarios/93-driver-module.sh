@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The module goes and comes back, with devices and without; buffers go with it.
+. "$(dirname "$0")/../lib.sh"
+
+load() {
+    # the guest's own: 6.12 has ours in place of the distribution's
+    if [ -n "${UBLK_MODULE-}" ]; then insmod "$UBLK_MODULE"; else modprobe ublk_drv; fi
+}
+unload() { rmmod ublk_drv; }
+reads() { dd if="$DEVICE" of=/dev/null bs=64k count=8 iflag=direct status=none; }
+
+# A device that is served holds it.
+start -t mem --size 16M
+if unload 2>"$SCRATCH/out"; then fail "the module went while a device was served"; fi
+grep -q "in use" "$SCRATCH/out" || fail "unloading: $(cat "$SCRATCH/out")"
+measure_share env LD_PRELOAD="$SHIM" dd if="$DEVICE" of=/dev/null bs=64k count=64 iflag=direct status=none
+expect_share_at_least 900 "before"
+"$UBLKZC" del -n "$ID"
+DEVICES=()
+none_pinned || fail "$(pinned_pages) pages are pinned after del"
+
+# Devices that nobody has open go with our module, and so do their buffers; they hold the
+# stock one.
+first=$("$BUILD/tests/vm/abi/leave_device")
+second=$("$BUILD/tests/vm/abi/leave_device")
+[ "$(pinned_pages)" = 128 ] || fail "$(pinned_pages) pages are pinned, not 128"
+if ! unload 2>"$SCRATCH/out"; then
+    case $(uname -r) in 6.12.*) fail "unloading: $(cat "$SCRATCH/out")" ;; esac
+    grep -q "in use" "$SCRATCH/out" || fail "unloading: $(cat "$SCRATCH/out")"
+    echo "  devices that nobody has open hold the stock module"
+    "$UBLKZC" del -n "$first"
+    "$UBLKZC" del -n "$second"
+    unload
+fi
+wait_for none_pinned
+[ ! -e /dev/ublk-control ] || fail "the control device is still there"
+[ -z "$(find /dev -name 'ublk*')" ] || fail "devices are left: $(find /dev -name 'ublk*')"
+load
+unload
+load
+echo "  unloaded: nothing is pinned"
+
+# It serves as before.
+start -t mem --size 16M
+reads
+measure_share env LD_PRELOAD="$SHIM" dd if="$DEVICE" of=/dev/null bs=64k count=64 iflag=direct status=none
+expect_share_at_least 900 "after"
