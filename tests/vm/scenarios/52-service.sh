@@ -39,7 +39,9 @@ serves() {
 }
 serves "with the capabilities of the unit"
 attach_shared() {
-    python3 -c 'import mmap, time; m = mmap.mmap(-1, 4 << 20); m[0] = 1; time.sleep(60)' &
+    python3 -c 'import mmap, time; m = mmap.mmap(-1, 4 << 20); m[0] = 1; print(1, flush=True); time.sleep(600)' \
+        >"$SCRATCH/mapped" &
+    wait_for test -s "$SCRATCH/mapped"
     "$UBLKZC" attach --pid $! --device "$DEVICE" >"$SCRATCH/attached"
     kill $!
     grep -q '1 buffer' "$SCRATCH/attached" || fail "attach: $(cat "$SCRATCH/attached")"
