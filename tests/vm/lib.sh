@@ -132,6 +132,24 @@ pinned_pages() {
 }
 none_pinned() { [ "$(pinned_pages)" = 0 ]; }
 
+server() { stat_get .pid; }
+keeper() { ps -o ppid= -p "$(server)" | tr -d ' '; }
+recoveries() { stat_get .recoveries; }
+recovered() { [ "$(recoveries)" -gt "$1" ]; } # since there were that many
+
+# What the device's server and its keeper hold now, in one line: equal lines, equal
+# resources.  Only meaningful while nobody does I/O.
+count_fds() { find "/proc/$1/fd" -mindepth 1 | wc -l; }
+count_maps() { wc -l <"/proc/$1/maps"; }
+resources() {
+    local server keeper
+    server=$(server) keeper=$(keeper)
+    stat_get '"buffers=\(.buffers) bytes=\(.buffer_bytes) clients=\(.clients)"' | tr '\n' ' '
+    echo "server_fds=$(count_fds "$server") server_maps=$(count_maps "$server")" \
+        "keeper_fds=$(count_fds "$keeper") keeper_maps=$(count_maps "$keeper")" \
+        "pinned_pages=$(pinned_pages)"
+}
+
 # run_fio ARGUMENTS...: quiet when all is well
 run_fio() {
     fio --output-format=normal "$@" >"$SCRATCH/fio.out" 2>&1 || {

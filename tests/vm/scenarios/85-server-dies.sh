@@ -2,10 +2,6 @@
 # The server is killed, again and again: I/O only pauses, and is zero-copy afterwards.
 . "$(dirname "$0")/../lib.sh"
 
-server() { stat_get .pid; }
-recoveries() { stat_get .recoveries; }
-recovered() { [ "$(recoveries)" -gt "$1" ]; }
-
 # By a signal, or "memory": the kernel picks it when memory runs out.
 kill_server() { # SIGNAL
     local before
@@ -61,7 +57,7 @@ wait_for nothing_registered
 start_file 64M
 dd if=/dev/urandom of="$SCRATCH/data" bs=1M count=8 status=none
 dd if="$SCRATCH/data" of="$DEVICE" bs=1M oflag=direct status=none
-keeper=$(ps -o ppid= -p "$(server)" | tr -d ' ')
+keeper=$(keeper)
 kill -9 "$keeper"
 LD_PRELOAD=$SHIM measure_share cmp -n 8388608 "$SCRATCH/data" "$DEVICE"
 "$UBLKZC" recover -n "$ID" 2>"$SCRATCH/err" && fail "recover of a live server is accepted"

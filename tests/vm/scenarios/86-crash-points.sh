@@ -4,7 +4,6 @@
 . "$(dirname "$0")/../lib.sh"
 UBLKZC=$BUILD/tests/faults/ublkzc-faults # says at which moment to die: tests/faults/fault.c
 
-recovered() { [ "$(stat_get .recoveries)" -gt "$1" ]; }
 one_buffer_or_more() { [ "$(stat_get .buffers)" -ge 1 ]; }
 verify() {
     LD_PRELOAD=$SHIM run_fio --name=v --filename="$DEVICE" --direct=1 --rw=randwrite --bs=64k \

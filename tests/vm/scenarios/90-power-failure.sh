@@ -41,7 +41,6 @@ start_logged
 mkfs.ext4 -qF "$DEVICE"
 mkdir "$SCRATCH/mnt"
 mount "$DEVICE" "$SCRATCH/mnt"
-server() { stat_get .pid; }
 for i in $(seq 40); do
     head -c "$((RANDOM * 2))" /dev/urandom >"$SCRATCH/file$i"
     dd if="$SCRATCH/file$i" of="$SCRATCH/mnt/file$i" bs=1M conv=fsync status=none

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Clients die at any moment and leave nothing behind; and clients that read nothing, send a
+# byte or say nothing hold up nobody. CLIENTS and SEED can be set.
+. "$(dirname "$0")/../lib.sh"
+
+CLIENTS=${CLIENTS:-500}
+SEED=${SEED:-$RANDOM}
+verify() {
+    LD_PRELOAD=$SHIM run_fio --name=v --filename="$DEVICE" --direct=1 --rw=randwrite --bs=64k \
+        --ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --size=8m
+}
+kill_clients() { # COUNT
+    "$TREE/tests/vm/dying_clients.py" "/run/ublkzc/ublkb$ID.sock" "$DEVICE" "$SHIM" \
+        "$BUILD/tests/processes/churn" "$1" "$SEED" || fail "clients to kill, seed $SEED"
+}
+# Something that died may be an orphan of a client for a moment: hence wait_for.
+as_before() { [ "$(resources)" = "$before" ]; }
+nothing_is_left() {
+    local until=$((SECONDS + 20))
+    while ! as_before; do
+        [ $SECONDS -lt $until ] || fail "$1, seed $SEED: before: $before; now: $(resources)"
+        sleep 0.1
+    done
+}
+
+start_file 64M -q 2
+verify
+kill_clients 30 # all that is allocated once, is
+wait_for nothing_registered
+wait_for none_pinned
+before=$(resources)
+started=$SECONDS
+kill_clients "$CLIENTS"
+echo "  in $((SECONDS - started)) s"
+nothing_is_left "$CLIENTS clients were killed"
+echo "  before and after: $before"
+measure_share verify
+expect_share_at_least 990 "after $CLIENTS clients were killed"
+wait_for nothing_registered
+
+mkfifo "$SCRATCH/enough"
+"$TREE/tests/vm/slow_clients.py" "/run/ublkzc/ublkb$ID.sock" "/run/ublk/ublkb$ID.sock" "$DEVICE" 1000 \
+    >"$SCRATCH/slow" <"$SCRATCH/enough" &
+slow=$!
+exec 5>"$SCRATCH/enough"
+all_there() { grep -q ready "$SCRATCH/slow"; }
+wait_for all_there
+measure_share verify
+kill -0 $slow || fail "the slow clients have ended meanwhile"
+expect_share_at_least 990 "beside 1000 connections and clients that read nothing or say nothing"
+echo >&5
+wait $slow || fail "slow clients: $(cat "$SCRATCH/slow")"
+grep held "$SCRATCH/slow"
+exec 5>&-
+nothing_is_left "slow clients"
+[ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"
