@@ -174,34 +174,58 @@ static unsigned int take_fds(struct msghdr *msg, int *fds, unsigned int max)
 	return nr;
 }
 
+/* One record; its control data goes to @control, its descriptors to @fds. */
+static long receive(int sock, struct iovec *iov, void *control, size_t control_size, int *fds,
+		    unsigned int max, unsigned int *ret_nr, int *ret_cut)
+{
+	struct msghdr msg = {
+		.msg_iov = iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = control_size,
+	};
+	long len = syscall(SYS_recvmsg, sock, &msg, MSG_CMSG_CLOEXEC | MSG_TRUNC);
+
+	*ret_nr = 0;
+	*ret_cut = 0;
+	if (len < 0)
+		return -errno;
+	*ret_nr = take_fds(&msg, fds, max);
+	*ret_cut = (msg.msg_flags & MSG_CTRUNC) != 0;
+	return len;
+}
+
+long wire_recv_all(int sock, void *buf, size_t size, struct wire_fds *ret_fds)
+{
+	struct iovec iov = { .iov_base = buf, .iov_len = size };
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(WIRE_FDS_ROOM * sizeof(int))];
+	} control = { 0 };
+
+	return receive(sock, &iov, control.bytes, sizeof(control.bytes), ret_fds->fds,
+		       WIRE_FDS_ROOM, &ret_fds->nr, &ret_fds->cut);
+}
+
 long wire_recv(int sock, void *buf, size_t size, int fds[WIRE_FDS_MAX], unsigned int *ret_nr_fds)
 {
+	struct iovec iov = { .iov_base = buf, .iov_len = size };
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE((WIRE_FDS_MAX + 1) * sizeof(int))];
 	} control = { 0 };
-	struct iovec iov = { .iov_base = buf, .iov_len = size };
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.bytes,
-		.msg_controllen = sizeof(control.bytes),
-	};
-	unsigned int nr;
-	long len;
+	int cut;
+	long len = receive(sock, &iov, control.bytes, sizeof(control.bytes), fds, WIRE_FDS_MAX,
+			   ret_nr_fds, &cut);
 
-	*ret_nr_fds = 0;
-	len = syscall(SYS_recvmsg, sock, &msg, MSG_CMSG_CLOEXEC | MSG_TRUNC);
 	if (len < 0)
-		return -errno;
-	nr = take_fds(&msg, fds, WIRE_FDS_MAX);
-	if (nr > WIRE_FDS_MAX || (msg.msg_flags & MSG_CTRUNC) || !len) {
-		for (unsigned int i = 0; i < nr && i < WIRE_FDS_MAX; i++)
+		return len;
+	if (*ret_nr_fds > WIRE_FDS_MAX || cut || !len) {
+		for (unsigned int i = 0; i < *ret_nr_fds && i < WIRE_FDS_MAX; i++)
 			syscall(SYS_close, fds[i]);
 		/* A record of no bytes looks like the end, and has no descriptors. */
-		nr = len ? WIRE_FDS_MAX + 1 : 0;
+		*ret_nr_fds = len ? WIRE_FDS_MAX + 1 : 0;
 	}
-	*ret_nr_fds = nr;
 	return len;
 }
 

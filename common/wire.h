@@ -35,6 +35,9 @@
  * so that it notices, and closes, what it did not ask for. */
 #define WIRE_FDS_MAX 1
 
+/* Most descriptors that any record can bring: the kernel's SCM_MAX_FD. */
+#define WIRE_FDS_ROOM 253
+
 enum wire_type {
 	/*
 	 * First message.  One descriptor: the opened device, or an opened
@@ -183,6 +186,18 @@ int wire_send(int sock, const void *buf, size_t len, int fd_to_pass);
  * caller's.
  */
 long wire_recv(int sock, void *buf, size_t size, int fds[WIRE_FDS_MAX], unsigned int *ret_nr_fds);
+
+struct wire_fds {
+	unsigned int nr;
+	int fds[WIRE_FDS_ROOM];
+	int cut; /* bool: the kernel had more, and dropped them */
+};
+
+/*
+ * The same, but every descriptor that came is the caller's, also with an empty record:
+ * for whoever must not close a stranger's descriptors here and now.
+ */
+long wire_recv_all(int sock, void *buf, size_t size, struct wire_fds *ret_fds);
 
 /* A short English clause, "the memfd is not sealed"; never NULL. */
 const char *wire_reason_text(unsigned int reason);

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "closer.h"
 #include "common/log.h"
 #include "fault.h"
 #include "listener_internal.h"
@@ -106,7 +107,16 @@ int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
  * The keeper has the connection too, so closing our descriptor alone would neither
  * end it nor take it out of the epoll set.
  */
-void listener_unwatch(struct listener *l, int fd)
+void listener_disconnect(struct listener *l, struct client *c)
+{
+	epoll_ctl(l->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	if (c->legacy_lease)
+		close(c->fd);
+	else
+		closer_hang_up(c->uid, c->fd);
+}
+
+static void close_socket(struct listener *l, int fd)
 {
 	epoll_ctl(l->epoll, EPOLL_CTL_DEL, fd, NULL);
 	shutdown(fd, SHUT_RDWR);
@@ -125,7 +135,7 @@ static void free_client(struct listener *l, struct client *c)
 	scan_forget(&c->scan);
 	attach_forget_asker(&l->attachments, c);
 	vault_drop(l->vault, c->id);
-	listener_unwatch(l, c->fd);
+	listener_disconnect(l, c);
 	if (c->pidfd >= 0)
 		close(c->pidfd);
 	free(c);
@@ -208,7 +218,7 @@ static void accept_one(struct listener *l, int from)
 		c = listener_new_client(l, fd, &cred);
 	if (!c) {
 		l->refused++;
-		close(fd);
+		closer_hang_up(cred.uid, fd);
 		return;
 	}
 	c->legacy = from == l->legacy;
@@ -359,34 +369,39 @@ static void handle_request(struct listener *l, struct client *c, const struct wi
 	}
 }
 
-void listener_close_fds(const int *fds, unsigned int nr)
+long listener_receive(struct listener *l, struct client *c, void *buf, size_t size,
+		      struct wire_fds *ret_fds)
 {
-	for (unsigned int i = 0; i < nr && i < WIRE_FDS_MAX; i++)
-		close(fds[i]);
+	ret_fds->nr = 0;
+	ret_fds->cut = 0;
+	if (closer_full(c->uid)) {
+		l->refused++;
+		return log_error(-EBUSY, "user %u: what it sent cannot be closed", c->uid);
+	}
+	return wire_recv_all(c->fd, buf, size, ret_fds);
 }
 
 static void serve_client(struct listener *l, struct client *c)
 {
 	char buf[sizeof(struct wire_request) + 1];
-	int fds[WIRE_FDS_MAX];
-	unsigned int nr_fds;
+	struct wire_fds got;
 	struct wire_request req;
 	enum wire_reason reason;
-	long len = wire_recv(c->fd, buf, sizeof(buf), fds, &nr_fds);
+	long len = listener_receive(l, c, buf, sizeof(buf), &got);
 
 	if (len == -EAGAIN || len == -EINTR)
 		return;
+	/* Also an empty record, which may have brought descriptors all the same. */
 	if (len <= 0) {
 		hang_up(c);
-		return;
-	}
-	if (wire_request_decode(buf, (size_t)len, nr_fds, &req, &reason)) {
+	} else if (wire_request_decode(buf, (size_t)len, got.cut ? WIRE_FDS_ROOM : got.nr, &req,
+				       &reason)) {
 		listener_refuse(l, c, &req, -EPROTO, reason);
 		hang_up(c);
 	} else {
-		handle_request(l, c, &req, nr_fds ? fds[0] : -1);
+		handle_request(l, c, &req, got.nr ? got.fds[0] : -1);
 	}
-	listener_close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
+	closer_close(c->uid, got.fds, got.nr);
 }
 
 /* ---- all together ---- */
@@ -447,9 +462,9 @@ void listener_close(struct listener *l)
 		free_client(l, l->first);
 	attach_close(&l->attachments);
 	if (l->socket >= 0)
-		listener_unwatch(l, l->socket);
+		close_socket(l, l->socket);
 	if (l->legacy >= 0)
-		listener_unwatch(l, l->legacy);
+		close_socket(l, l->legacy);
 	if (l->epoll >= 0)
 		close(l->epoll);
 	l->socket = l->legacy = l->epoll = -1;

@@ -46,8 +46,12 @@ void listener_note(struct listener *l, struct client *c, int fd);
 /* Watch @fd for input; @what comes back from epoll. */
 int listener_watch(struct listener *l, int fd, void *what);
 
-/* The opposite; hangs up and closes @fd. */
-void listener_unwatch(struct listener *l, int fd);
+/* The opposite; hangs up. */
+void listener_disconnect(struct listener *l, struct client *c);
+
+/* The next record of @c as from wire_recv_all(); or -EBUSY, and it should go. */
+long listener_receive(struct listener *l, struct client *c, void *buf, size_t size,
+		      struct wire_fds *ret_fds);
 
 /* listener_judge.c: 0 or a negative errno and the reason. */
 int listener_judge_memory(const struct buffer_request *req, enum wire_reason *ret_reason);
@@ -62,7 +66,6 @@ int listener_add_memory(struct listener *l, struct client *c, const struct buffe
 void listener_reply(struct listener *l, struct client *c, const struct wire_reply *reply);
 void listener_refuse(struct listener *l, struct client *c, const struct wire_request *req, int err,
 		     enum wire_reason reason);
-void listener_close_fds(const int *fds, unsigned int nr);
 
 /* listener_legacy.c: the older one-byte protocol */
 void legacy_serve(struct listener *l, struct client *c);

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "closer.h"
 #include "listener_internal.h"
 
 static void legacy_reply(struct client *c, int32_t index)
@@ -18,25 +19,24 @@ void legacy_serve(struct listener *l, struct client *c)
 {
 	struct buffer_request add = { .client = c };
 	enum wire_reason reason;
-	int fds[WIRE_FDS_MAX];
-	unsigned int nr_fds;
+	struct wire_fds got;
 	struct stat st;
 	char byte;
-	long len = wire_recv(c->fd, &byte, 1, fds, &nr_fds);
+	long len = listener_receive(l, c, &byte, 1, &got);
 	int ret = -EPROTO;
 
 	if (len == -EAGAIN || len == -EINTR)
 		return;
 	if (len <= 0 || c->greeted) {
 		hang_up(c);
-		listener_close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
+		closer_close(c->uid, got.fds, got.nr);
 		return;
 	}
 	c->greeted = true;
 	listener_note(l, c, c->fd);
 	add.owner = c->id;
-	if (nr_fds == 1 && fstat(fds[0], &st) == 0) {
-		add.fd = fds[0];
+	if (got.nr == 1 && !got.cut && fstat(got.fds[0], &st) == 0) {
+		add.fd = got.fds[0];
 		add.len = (uint64_t)st.st_size;
 		ret = listener_add_memory(l, c, &add, &reason);
 	}
@@ -45,7 +45,7 @@ void legacy_serve(struct listener *l, struct client *c)
 		legacy_reply(c, ret);
 		hang_up(c);
 	}
-	listener_close_fds(fds, nr_fds <= WIRE_FDS_MAX ? nr_fds : 0);
+	closer_close(c->uid, got.fds, got.nr);
 }
 
 /*
@@ -60,7 +60,7 @@ static void lease_to_process(struct listener *l, struct client *c)
 		hang_up(c);
 		return;
 	}
-	listener_unwatch(l, c->fd);
+	listener_disconnect(l, c);
 	c->fd = pidfd;
 	c->legacy_lease = true;
 	listener_note(l, c, pidfd);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/closer.h"
 #include "server/listener.h"
 
 #define CLIENTS 6
@@ -318,6 +319,8 @@ static void take_down(void)
 		abort();
 	listener_close(&listener);
 	buffers_close(&buffers);
+	while (closer_pending())
+		usleep(50);
 }
 
 static unsigned int open_descriptors(void)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/closer.h"
 #include "server/listener.h"
 #include "tests/unit/cmocka_all.h"
 
@@ -96,12 +98,21 @@ static int setup(void **state)
 	return listener_open(&l, dir, NULL);
 }
 
+/* What clients sent is closed by and by. */
+static void wait_until_closed(void)
+{
+	for (int i = 0; i < 10000 && closer_pending(); i++)
+		usleep(1000);
+	assert_int_equal(closer_pending(), 0);
+}
+
 static int teardown(void **state)
 {
 	char path[64];
 
 	(void)state;
 	listener_close(&l);
+	wait_until_closed();
 	assert_int_equal(b.nr, 0);
 	snprintf(path, sizeof(path), "%s/ublkb3.sock", dir);
 	unlink(path);
@@ -305,9 +316,11 @@ static const struct no_good {
 static void what_is_no_good_memory_is_refused(void **state)
 {
 	int fd = greeted();
-	int free_before = dup(0);
+	int free_before;
 
 	(void)state;
+	wait_until_closed();
+	free_before = dup(0);
 	close(free_before);
 	for (unsigned int i = 0; i < NR_NO_GOOD; i++) {
 		int mem = no_good[i].make();
@@ -318,6 +331,7 @@ static void what_is_no_good_memory_is_refused(void **state)
 			fail_msg("%s: %s", no_good[i].what, wire_reason_text(reply.reason));
 		assert_true(reply.status < 0);
 		close(mem);
+		wait_until_closed();
 		free_now = dup(0);
 		assert_int_equal(free_now, free_before); /* the listener keeps none */
 		close(free_now);
@@ -325,6 +339,107 @@ static void what_is_no_good_memory_is_refused(void **state)
 	assert_int_equal(b.nr, 0);
 	assert_int_equal(l.refused, NR_NO_GOOD);
 	close(fd);
+}
+
+/* ---- descriptors whose last close takes as long as their owner likes ---- */
+
+/* A TCP socket that lingers for an hour, as *@peer does not read; both ours. */
+static int make_lingering(int *peer)
+{
+	struct linger linger = { .l_onoff = 1, .l_linger = 3600 };
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(addr);
+	int server = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	static char bytes[65536];
+
+	assert_int_equal(bind(server, (struct sockaddr *)&addr, len), 0);
+	assert_int_equal(listen(server, 1), 0);
+	assert_int_equal(getsockname(server, (struct sockaddr *)&addr, &len), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, len), 0);
+	*peer = accept(server, NULL, NULL);
+	assert_true(*peer >= 0);
+	close(server);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	return fd;
+}
+
+static void send_three(int sock, int fd)
+{
+	struct wire_request req;
+	struct iovec iov = { .iov_base = &req, .iov_len = sizeof(req) };
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(3 * sizeof(int))];
+	} control = { 0 };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = control.bytes,
+			      .msg_controllen = sizeof(control.bytes) };
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+	wire_request_init(&req, WIRE_HELLO, 1);
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(3 * sizeof(int));
+	/* Only the last is the one: a kernel that has no room drops it for us. */
+	memcpy(CMSG_DATA(cmsg), (int[]){ 0, 0, fd }, 3 * sizeof(int));
+	assert_int_equal(sendmsg(sock, &msg, 0), (ssize_t)sizeof(req));
+}
+
+static void send_as_proof(int sock, int fd)
+{
+	struct wire_request req;
+
+	wire_request_init(&req, WIRE_HELLO, 1);
+	assert_int_equal(wire_send(sock, &req, sizeof(req), fd), 0);
+}
+
+static void send_empty(int sock, int fd)
+{
+	assert_int_equal(wire_send(sock, "", 0, fd), 0);
+}
+
+/* Behind what ends the connection, so that nobody ever reads it. */
+static void send_after_nonsense(int sock, int fd)
+{
+	assert_int_equal(wire_send(sock, "nonsense", 8, -1), 0);
+	assert_int_equal(wire_send(sock, "", 0, -1), 0);
+	send_as_proof(sock, fd);
+}
+
+static void a_close_that_takes_long_holds_up_nobody(void **state)
+{
+	void (*const ways[])(int sock, int fd) = { send_as_proof, send_three, send_empty,
+						   send_after_nonsense };
+	int other = greeted();
+
+	(void)state;
+	proof_is_good = false;
+	alarm(60); /* else it would be an hour */
+	for (unsigned int i = 0; i < 4; i++) {
+		int peer;
+		int fd = make_lingering(&peer);
+		int sock = dial();
+
+		ways[i](sock, fd);
+		close(fd);
+		listener_run(&l);
+		close(sock);
+		listener_run(&l);
+		assert_int_equal(ask(other, WIRE_PING, -1, 0, 0).status, 0);
+		for (int wait = 0; wait < 50; wait++) {
+			assert_true(closer_pending() > 0);
+			usleep(1000);
+		}
+		close(peer); /* with bytes unread: that resets the other end */
+		wait_until_closed();
+	}
+	alarm(0);
+	close(other);
 }
 
 /* The kernel has no such pages set aside on this machine, or they are registered. */
@@ -535,6 +650,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(a_whole_session),
 		T(what_is_no_good_memory_is_refused),
+		T(a_close_that_takes_long_holds_up_nobody),
 		T(huge_pages_that_are_not_there_are_refused),
 		T(memory_for_writing_to_the_device_wants_a_proof_for_writing),
 		T(budgets_of_a_client_hold),
