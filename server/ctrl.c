@@ -243,6 +243,16 @@ int ctrl_unreg_buf_wait(struct ctrl *c, unsigned int device, unsigned int index)
 	return command(c, UBLK_U_CMD_UNREG_BUF, &cmd);
 }
 
+int ctrl_list_bufs(struct ctrl *c, unsigned int device, unsigned int first,
+		   struct uapi_shmem_buf_info *ret, unsigned int nr)
+{
+	unsigned int most = UINT16_MAX / sizeof(*ret);
+	struct uapi_ctrl_cmd cmd = with_buffer(device, ret, (nr < most ? nr : most) * sizeof(*ret));
+
+	cmd.data[0] = first;
+	return command(c, UAPI_CMD_LIST_BUFS, &cmd);
+}
+
 int ctrl_fd(const struct ctrl *c)
 {
 	return c->ring.ring_fd;

@@ -59,6 +59,13 @@ int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void
 /* The same, and wait for it: the requests in the buffer must be served meanwhile. */
 int ctrl_unreg_buf_wait(struct ctrl *c, unsigned int device, unsigned int index);
 
+/*
+ * With UAPI_F_SHMEM_LIST: describe the registered buffers from index @first upwards, at most
+ * @nr (and as many as 64 KiB hold).  How many there are in @ret, 0 when there are no more.
+ */
+int ctrl_list_bufs(struct ctrl *c, unsigned int device, unsigned int first,
+		   struct uapi_shmem_buf_info *ret, unsigned int nr);
+
 int ctrl_fd(const struct ctrl *c);
 
 /* One finished asynchronous command: 1 with its cookie and result, else 0. */

@@ -119,6 +119,7 @@ static int set_recovery(struct device *d, uint64_t features)
 static int add_device(struct device *d)
 {
 	uint64_t features = 0;
+	const uint64_t extensions = UAPI_F_SHMEM_LIST;
 	bool wanted = !d->options->copy_only;
 	int ret;
 
@@ -135,7 +136,7 @@ static int add_device(struct device *d)
 		.flags = UBLK_F_USER_COPY | UBLK_F_CMD_IOCTL_ENCODE,
 	};
 	if (wanted && (features & UBLK_F_SHMEM_ZC))
-		d->info.flags |= UBLK_F_SHMEM_ZC;
+		d->info.flags |= UBLK_F_SHMEM_ZC | (features & extensions);
 	ret = set_recovery(d, features);
 	if (ret)
 		return ret;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* features.c - as in include/uapi/linux/ublk_cmd.h of Linux 7.2. */
+/* features.c - as in include/uapi/linux/ublk_cmd.h of Linux 7.2, and of kernel-patch/. */
 #include "features.h"
 
 #include <stddef.h>
+
+#include "common/uapi.h"
 
 static const char *const names[] = {
 	"SUPPORT_ZERO_COPY",
@@ -29,5 +31,9 @@ static const char *const names[] = {
 
 const char *feature_name(unsigned int bit)
 {
+	if (1ULL << bit == UAPI_F_SHMEM_LIST)
+		return "SHMEM_LIST (kernel-patch)";
+	if (1ULL << bit == UAPI_F_SHMEM_SEGS)
+		return "SHMEM_SEGS (kernel-patch)";
 	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : NULL;
 }

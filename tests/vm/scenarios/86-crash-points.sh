@@ -59,3 +59,21 @@ unknown=$(stat_get .not_zero_copy.unknown_buffer)
 echo "  $unknown requests named a buffer of the dead server, and were copied"
 wait_for nothing_registered
 wait_for none_pinned
+
+# The keeper is dead, and then the server dies before it has told anybody of a buffer that
+# the driver has: one that lists its buffers tells the next server.
+if "$UBLKZC" features | grep -q SHMEM_LIST; then
+    UBLKZC_FAULT=registered:$SCRATCH/fault start_file 32M
+    kill -9 "$(ps -o ppid= -p "$(stat_get .pid)" | tr -d ' ')"
+    touch "$SCRATCH/fault"
+    verify &
+    client=$!
+    wait_for eval "[ ! -e '$SCRATCH/fault' ]"
+    wait_for eval "\"$UBLKZC\" recover -n $ID >/dev/null 2>'$SCRATCH/recover.err'"
+    wait $client || fail "the client of two dead servers"
+    grep -q "1 buffers of the dead server" "$SCRATCH/recover.err" ||
+        fail "recover says: $(cat "$SCRATCH/recover.err")"
+    echo "  a buffer that was not told of is found and unregistered"
+    wait_for nothing_registered
+    wait_for none_pinned
+fi
