@@ -37,10 +37,19 @@ static struct user *users; /* under the lock, as all that is in it */
 
 /* ---- the thread of a user ---- */
 
+static bool is_stream(int sock)
+{
+	int type = SOCK_STREAM;
+	socklen_t len = sizeof(type);
+
+	getsockopt(sock, SOL_SOCKET, SO_TYPE, &type, &len);
+	return type == SOCK_STREAM;
+}
+
 /*
  * Take the next record, or with MSG_PEEK look at it; false: there is none.  An empty record
- * looks like the end of a connection, but comes with its sender's credentials.  Its
- * descriptors find no room and are dropped.
+ * looks like the end of a connection, but comes with its sender's credentials; a stream has
+ * no empty records.  Descriptors find no room and are dropped.
  */
 static bool take_record(int sock, int flags)
 {
@@ -56,8 +65,9 @@ static bool take_record(int sock, int flags)
 		.msg_control = control.bytes,
 		.msg_controllen = sizeof(control.bytes),
 	};
+	ssize_t len = recvmsg(sock, &msg, flags | MSG_DONTWAIT);
 
-	return recvmsg(sock, &msg, flags | MSG_DONTWAIT) >= 0 && msg.msg_controllen > 0;
+	return len > 0 || (!len && msg.msg_controllen > 0 && !is_stream(sock));
 }
 
 static void do_job(struct job *job)

@@ -411,6 +411,29 @@ static void send_after_nonsense(int sock, int fd)
 	send_as_proof(sock, fd);
 }
 
+/* With something unread, an empty record too, and without. */
+static void ended_connections_are_closed_whatever_their_kind(void **state)
+{
+	const int types[] = { SOCK_STREAM, SOCK_SEQPACKET };
+	char byte;
+
+	(void)state;
+	for (unsigned int i = 0; i < 4; i++) {
+		int socks[2];
+
+		assert_int_equal(socketpair(AF_UNIX, types[i / 2], 0, socks), 0);
+		if (i % 2) {
+			assert_int_equal(wire_send(socks[0], "", 0, -1), 0);
+			assert_int_equal(wire_send(socks[0], "unread", 6, 0), 0);
+		}
+		closer_hang_up(0, socks[1]);
+		assert_true(recv(socks[0], &byte, 1, 0) <= 0);
+		wait_until_closed();
+		assert_int_equal(fcntl(socks[1], F_GETFD), -1);
+		close(socks[0]);
+	}
+}
+
 static void a_close_that_takes_long_holds_up_nobody(void **state)
 {
 	void (*const ways[])(int sock, int fd) = { send_as_proof, send_three, send_empty,
@@ -650,6 +673,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(a_whole_session),
 		T(what_is_no_good_memory_is_refused),
+		T(ended_connections_are_closed_whatever_their_kind),
 		T(a_close_that_takes_long_holds_up_nobody),
 		T(huge_pages_that_are_not_there_are_refused),
 		T(memory_for_writing_to_the_device_wants_a_proof_for_writing),
