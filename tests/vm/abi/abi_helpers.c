@@ -169,6 +169,7 @@ void *read_thread(void *arg)
 {
 	struct read_call *call = arg;
 
-	call->res = pread(call->s->disk_fd, call->buf, call->len, ABI_TEST_OFFSET);
+	call->res =
+		pread(call->s->disk_fd, call->buf, call->len, (off_t)ABI_TEST_OFFSET + call->at);
 	return NULL;
 }

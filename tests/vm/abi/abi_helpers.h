@@ -46,6 +46,7 @@ struct read_call {
 	struct abi_server *s;
 	uint8_t *buf;
 	size_t len;
+	off_t at; /* in the tests' part of the disk */
 	long res;
 };
 void *read_thread(void *call);

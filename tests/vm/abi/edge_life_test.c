@@ -7,12 +7,14 @@
  */
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -121,6 +123,54 @@ static void requests_of_a_dead_server_are_looked_up_anew(void **state)
 	assert_nothing_pinned();
 }
 
+/* Whoever waits may be killed, and the next one who unregisters waits in his place. */
+static void unregistering_can_be_killed(void **state)
+{
+	struct abi_server s;
+	uint8_t *p = shared_pages(8);
+	struct read_call read = {
+		.s = &s, .buf = p, .len = PAGE, .at = ABI_SLOW_OFFSET - ABI_TEST_OFFSET
+	};
+	struct unreg_call unreg = { .s = &s, .index = 0, .res = 1 };
+	pthread_t reader, thread;
+	pid_t pid;
+
+	(void)state;
+	if (!is_ours()) {
+		print_message("the stock driver waits whatever happens\n");
+		skip();
+	}
+	add_zc(&s);
+	abi_start(&s);
+	assert_int_equal(abi_reg(&s, p, 4 * PAGE, 0), 0);
+	s.hold_slow = 1;
+	pthread_create(&reader, NULL, read_thread, &read);
+	while (!s.nr_held)
+		usleep(1000);
+	pid = fork();
+	if (pid == 0)
+		_exit(abi_unreg(&s, 0) == 0 ? 0 : 1);
+	while (read_matches(&s, p + 2 * PAGE, PAGE)) /* until it has begun */
+		usleep(1000);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(s.nr_held, 1);
+	assert_true(pinned() >= 4);
+	assert_int_equal(abi_reg(&s, p + 4 * PAGE, PAGE, 0), 1); /* the index is taken still */
+	pthread_create(&thread, NULL, unreg_thread, &unreg);
+	usleep(100000);
+	assert_int_equal(unreg.res, 1);
+	s.hold_slow = 0;
+	pthread_join(thread, NULL);
+	pthread_join(reader, NULL);
+	assert_int_equal(unreg.res, 0);
+	assert_int_equal(read.res, PAGE);
+	assert_int_equal(abi_unreg(&s, 0), -ENOENT);
+	abi_del(&s);
+	munmap(p, 8 * PAGE);
+	assert_nothing_pinned();
+}
+
 static void deleting_releases_buffers_in_any_state(void **state)
 {
 	struct abi_server *s;
@@ -153,6 +203,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(buffers_outlive_the_server),
 		cmocka_unit_test(requests_of_a_dead_server_are_looked_up_anew),
+		cmocka_unit_test(unregistering_can_be_killed),
 		cmocka_unit_test(deleting_releases_buffers_in_any_state),
 	};
 
