@@ -18,6 +18,8 @@ void *shared_pages(size_t nr);
 /* A file of memory, open, and where it is mapped whole. */
 int memory_file(size_t bytes, unsigned int memfd_flags);
 uint8_t *map_file(int fd, size_t bytes);
+/* The physical page at @p, as root may know it. */
+uint64_t frame_of(const void *p);
 /* HUGE bytes of it, gathered into one huge page; NULL if that cannot be had. */
 uint8_t *map_huge_page(int fd);
 

@@ -140,6 +140,72 @@ static void segments_over_adjacent_buffers_are_copied(void **state)
 	assert_nothing_pinned();
 }
 
+#define NR_HUGE 8U
+
+/* Two huge pages of @fd that follow each other physically, mapped so; NULL if there are none. */
+static uint8_t *map_neighbours(int fd, const uint8_t *p)
+{
+	for (unsigned int i = 0; i < NR_HUGE; i++) {
+		for (unsigned int j = 0; j < NR_HUGE; j++) {
+			uint8_t *both;
+
+			if (frame_of(p + j * HUGE) != frame_of(p + i * HUGE) + HUGE / PAGE)
+				continue;
+			both = mmap(NULL, 3 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			both = (uint8_t *)(((uintptr_t)both + HUGE - 1) & ~(HUGE - 1));
+			for (unsigned int k = 0; k < 2; k++)
+				assert_true(mmap(both + k * HUGE, HUGE, PROT_READ | PROT_WRITE,
+						 MAP_SHARED | MAP_FIXED, fd,
+						 (off_t)((k ? j : i) * HUGE)) != MAP_FAILED);
+			return both;
+		}
+	}
+	return NULL;
+}
+
+/* Found by any of its pages, not just by those near its start. */
+static void a_run_of_two_huge_pages_matches_anywhere(void **state)
+{
+	const long had = huge_pages_reserved(-1);
+	struct abi_server s;
+	uint8_t *p, *both = NULL;
+	int fd;
+
+	(void)state;
+	huge_pages_reserved(had + NR_HUGE);
+	if (huge_pages_reserved(-1) >= had + (long)NR_HUGE) {
+		fd = memory_file(NR_HUGE * HUGE, MFD_HUGETLB);
+		p = map_file(fd, NR_HUGE * HUGE);
+		memset(p, 0, NR_HUGE * HUGE);
+		both = map_neighbours(fd, p);
+		munmap(p, NR_HUGE * HUGE);
+		close(fd);
+	}
+	if (!both) {
+		huge_pages_reserved(had);
+		print_message("no two huge pages are neighbours\n");
+		skip();
+	}
+	add_zc(&s);
+	abi_start(&s);
+	assert_int_equal(abi_reg(&s, both, 2 * HUGE, 0), 0);
+	assert_true(read_matches(&s, both + 2 * HUGE - PAGE, PAGE));
+	assert_last(&s, 0, 2 * HUGE - PAGE);
+	assert_true(read_matches(&s, both + HUGE + PAGE, 64 * PAGE));
+	assert_last(&s, 0, HUGE + PAGE);
+	assert_true(read_matches(&s, both + HUGE - PAGE, 2 * PAGE));
+	assert_int_equal(abi_reg(&s, both + HUGE, PAGE, 0), -EEXIST);
+	assert_int_equal(abi_unreg(&s, 0), 0);
+	assert_int_equal(abi_reg(&s, both + HUGE, HUGE, 0), 0);
+	assert_false(read_matches(&s, both, PAGE));
+	assert_false(read_matches(&s, both + HUGE - PAGE, 2 * PAGE));
+	assert_true(read_matches(&s, both + HUGE, 2 * PAGE));
+	abi_del(&s);
+	munmap(both, 2 * HUGE);
+	huge_pages_reserved(had);
+	assert_nothing_pinned();
+}
+
 /* The buffer has a huge page's small pages in another order than the client. */
 static void physical_order_is_not_the_buffers(void **state)
 {
@@ -284,6 +350,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_of_two_owners_has_one_registration),
 		cmocka_unit_test(segments_over_adjacent_buffers_are_copied),
+		cmocka_unit_test(a_run_of_two_huge_pages_matches_anywhere),
 		cmocka_unit_test(physical_order_is_not_the_buffers),
 		cmocka_unit_test(sums_that_overflow_are_refused),
 		cmocka_unit_test(commands_may_be_short_or_long),
