@@ -119,7 +119,7 @@ static int set_recovery(struct device *d, uint64_t features)
 static int add_device(struct device *d)
 {
 	uint64_t features = 0;
-	const uint64_t extensions = UAPI_F_SHMEM_LIST;
+	const uint64_t extensions = UAPI_F_SHMEM_LIST | UAPI_F_SHMEM_SEGS;
 	bool wanted = !d->options->copy_only;
 	int ret;
 
@@ -256,6 +256,7 @@ int device_start_queues(struct device *d)
 			.max_io = d->info.max_io_buf_bytes,
 			.char_fd = d->char_fd,
 			.shmem_zc = d->shmem_zc,
+			.lists = (d->info.flags & UAPI_F_SHMEM_SEGS) != 0,
 			.target = &d->target,
 			.registry = &d->registry,
 			.counters = &d->state->queues[i],

@@ -12,7 +12,8 @@
  * of a READ are written there last.  That works for matched requests as well, so
  * one that names a buffer which the registry does not show is simply copied:
  * the driver matches before its answer to the registration reaches us, and still
- * matches what a dead server had registered.
+ * matches what a dead server had registered.  Where the driver can, it lists the
+ * pieces of a request that is scattered over registered memory (segments.h).
  *
  * The driver takes a completion of a matched request as full success, so a
  * request is finished whole or failed, never completed short.
@@ -79,6 +80,8 @@ static void queue_io_command(struct queue *q, unsigned int cmd_op, uint16_t tag,
 	cmd->q_id = (uint16_t)q->config.id;
 	cmd->tag = tag;
 	cmd->result = result;
+	if (q->segments)
+		cmd->addr = (uintptr_t)q->segments[tag].list;
 	q->nr_fetching++;
 }
 
@@ -133,6 +136,8 @@ static void count(struct queue *q, const struct request *rq, int res)
 		counter_add(rq->zero_copy ? &op->zero_copy_bytes : &op->copied_bytes, rq->len);
 		if (rq->bounced)
 			counter_add(&c->bounced, 1);
+		if (rq->segments)
+			counter_add(&c->scattered, 1);
 		break;
 	case REQ_FLUSH:
 		counter_add(&c->flushes, 1);
@@ -187,6 +192,7 @@ static int prepare_copied(struct queue *q, struct request *rq)
 {
 	rq->zero_copy = false;
 	rq->bounced = false;
+	rq->segments = NULL;
 	rq->data = bounce_of(q, rq);
 	return rq->op == REQ_WRITE ? user_copy(q, rq) : 0;
 }
@@ -203,6 +209,26 @@ static int prepare_matched(struct queue *q, struct request *rq)
 	return rq->op == REQ_WRITE ? client_copy(rq->data, rq->client, rq->len, false) : 0;
 }
 
+/* What the storage cannot take as it is, is copied: this is too rare to gather it ourselves. */
+static int prepare_listed(struct queue *q, struct request *rq, uint64_t nr)
+{
+	const struct target *t = q->config.target;
+	struct segments *s = &q->segments[rq->tag];
+	counter_t *why = &q->config.counters->copied_misaligned;
+
+	if (!segments_find(s, nr, q->config.registry, rq->len, rq->op == REQ_READ))
+		why = copied_because(q, true);
+	else if (segments_aligned(s, t->memory_align, t->memory_align > 1 ? t->block_size : 1))
+		why = NULL;
+	if (why) {
+		counter_add(why, 1);
+		return prepare_copied(q, rq);
+	}
+	rq->zero_copy = true;
+	rq->segments = s;
+	return 0;
+}
+
 static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod)
 {
 	bool matched = (iod->op_flags & UAPI_IO_F_SHMEM_ZC) != 0;
@@ -213,6 +239,8 @@ static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_
 		if (rq->data)
 			return prepare_matched(q, rq);
 	}
+	if (q->segments && (iod->op_flags & UAPI_IO_F_SHMEM_SEGS))
+		return prepare_listed(q, rq, iod->addr);
 	counter_add(copied_because(q, matched), 1);
 	return prepare_copied(q, rq);
 }
@@ -250,6 +278,7 @@ static int decode(struct queue *q, const struct ublksrv_io_desc *iod, struct req
 
 	rq->len = 0; /* so that a refused request counts no bytes */
 	rq->zero_copy = rq->bounced = false;
+	rq->segments = NULL;
 	if (err)
 		return err;
 	if (rq->op == REQ_FLUSH)
@@ -346,6 +375,24 @@ static int map_descriptors(struct queue *q)
 	return 0;
 }
 
+static size_t bounce_size(const struct queue *q)
+{
+	return (size_t)q->config.depth * q->config.max_io;
+}
+
+static size_t segments_size(const struct queue *q)
+{
+	return (size_t)q->config.depth * sizeof(*q->segments);
+}
+
+static void *demand_zero(size_t size)
+{
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return map == MAP_FAILED ? NULL : map;
+}
+
 static int set_up(struct queue *q)
 {
 	int files[2] = { q->config.char_fd, q->config.target->fd };
@@ -356,12 +403,11 @@ static int set_up(struct queue *q)
 		return -ENOMEM;
 	for (unsigned int tag = 0; tag < q->config.depth; tag++)
 		q->requests[tag].tag = (uint16_t)tag;
-	q->bounce = mmap(NULL, (size_t)q->config.depth * q->config.max_io, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (q->bounce == MAP_FAILED) {
-		q->bounce = NULL;
-		return -errno;
-	}
+	q->bounce = demand_zero(bounce_size(q));
+	if (q->config.lists)
+		q->segments = demand_zero(segments_size(q));
+	if (!q->bounce || (q->config.lists && !q->segments))
+		return -ENOMEM;
 	ret = map_descriptors(q);
 	if (ret)
 		return log_error(ret, "queue %u: map the io descriptors", q->config.id);
@@ -409,7 +455,9 @@ static void release(struct queue *q)
 	if (q->descriptors)
 		munmap((void *)q->descriptors, q->descriptors_len);
 	if (q->bounce)
-		munmap(q->bounce, (size_t)q->config.depth * q->config.max_io);
+		munmap(q->bounce, bounce_size(q));
+	if (q->segments)
+		munmap(q->segments, segments_size(q));
 	free(q->requests);
 	if (q->ready_fd >= 0)
 		close(q->ready_fd);

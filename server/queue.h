@@ -17,6 +17,7 @@
 
 #include "common/uapi.h"
 #include "registry.h"
+#include "segments.h"
 #include "state.h"
 #include "target.h"
 
@@ -26,15 +27,16 @@ struct request {
 	uint16_t tag;
 	uint8_t op; /* enum request_op */
 	bool fua;
-	bool no_unmap;	     /* WRITE_ZEROES: keep the space allocated */
-	bool writing_zeroes; /* the file target's: WRITE_ZEROES by writing */
-	bool zero_copy;	     /* data is in a registered buffer */
-	bool bounced;	     /* zero_copy, but io goes through the bounce buffer */
-	uint64_t offset;     /* bytes on the device */
-	uint32_t len;	     /* bytes */
-	uint32_t done;	     /* bytes finished; the target's to use */
-	uint8_t *data;	     /* len bytes for READ and WRITE; NULL else */
-	uint8_t *client;     /* bounced: where the bytes really belong */
+	bool no_unmap;		   /* WRITE_ZEROES: keep the space allocated */
+	bool writing_zeroes;	   /* the file target's: WRITE_ZEROES by writing */
+	bool zero_copy;		   /* data is in a registered buffer */
+	bool bounced;		   /* zero_copy, but io goes through the bounce buffer */
+	uint64_t offset;	   /* bytes on the device */
+	uint32_t len;		   /* bytes */
+	uint32_t done;		   /* bytes finished; the target's to use */
+	uint8_t *data;		   /* len bytes for READ and WRITE; NULL else, and with segments */
+	struct segments *segments; /* where the data is, if not in one piece; or NULL */
+	uint8_t *client;	   /* bounced: where the bytes really belong */
 };
 
 struct queue_config {
@@ -43,6 +45,7 @@ struct queue_config {
 	uint32_t max_io; /* bytes of the largest request */
 	int char_fd;	 /* /dev/ublkcN, borrowed */
 	bool shmem_zc;	 /* the device has the feature */
+	bool lists;	 /* and its driver lists what is not in one piece */
 	struct target *target;
 	const struct registry *registry;
 	struct queue_counters *counters;
@@ -54,10 +57,11 @@ struct queue {
 	bool ring_open;
 	const struct ublksrv_io_desc *descriptors;
 	size_t descriptors_len;
-	struct request *requests; /* depth of them, by tag */
-	uint8_t *bounce;	  /* depth * max_io bytes, demand-zero */
-	unsigned int nr_fetching; /* commands owned by the driver */
-	unsigned int nr_target;	  /* target completions outstanding */
+	struct request *requests;  /* depth of them, by tag */
+	uint8_t *bounce;	   /* depth * max_io bytes, demand-zero */
+	struct segments *segments; /* depth of them, demand-zero; NULL without lists */
+	unsigned int nr_fetching;  /* commands owned by the driver */
+	unsigned int nr_target;	   /* target completions outstanding */
 	pthread_t thread;
 	int ready_fd; /* eventfd: written once, when FETCH is done or failed */
 	int done_fd;  /* eventfd: written when the thread ends */

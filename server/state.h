@@ -20,7 +20,7 @@
 
 #define STATE_DIR "/run/ublkzc"
 #define STATE_MAGIC 0x7a6b6c62757a7567ULL
-#define STATE_VERSION 2
+#define STATE_VERSION 3
 #define STATE_PATH_MAX 256 /* bytes of a backing path that are shown */
 
 typedef _Atomic uint64_t counter_t;
@@ -52,11 +52,13 @@ struct queue_counters {
 	counter_t copied_nothing_registered;
 	counter_t copied_other_memory;
 	counter_t copied_unknown_buffer; /* matched, but not (yet) known to us */
+	counter_t copied_misaligned;	 /* scattered, and misaligned for the storage behind */
 	counter_t flushes;
 	counter_t discards;
 	counter_t write_zeroes;
 	counter_t errors;
-	counter_t bounced; /* zero-copy, but misaligned for the storage behind */
+	counter_t bounced;   /* zero-copy, but misaligned for the storage behind */
+	counter_t scattered; /* zero-copy, and in several places of registered memory */
 };
 
 struct state {

@@ -34,15 +34,28 @@
 
 /* ---- requests ---- */
 
+static void point_at_data(struct io_uring_sqe *sqe, const struct request *rq)
+{
+	const struct segments *s = rq->segments;
+
+	if (s) {
+		sqe->opcode = rq->op == REQ_READ ? IORING_OP_READV : IORING_OP_WRITEV;
+		sqe->addr = (uintptr_t)(s->iov + s->first);
+		sqe->len = s->nr - s->first;
+	} else {
+		sqe->opcode = rq->op == REQ_READ ? IORING_OP_READ : IORING_OP_WRITE;
+		sqe->addr = (uintptr_t)(rq->data + rq->done);
+		sqe->len = rq->len - rq->done;
+	}
+}
+
 static void queue_rw(struct queue *q, struct request *rq)
 {
 	struct io_uring_sqe *sqe = request_sqe(q, rq);
 
-	sqe->opcode = rq->op == REQ_READ ? IORING_OP_READ : IORING_OP_WRITE;
+	point_at_data(sqe, rq);
 	sqe->flags = IOSQE_FIXED_FILE;
 	sqe->fd = QUEUE_TARGET_FILE;
-	sqe->addr = (uintptr_t)(rq->data + rq->done);
-	sqe->len = rq->len - rq->done;
 	sqe->off = rq->offset + rq->done;
 	if (rq->op == REQ_WRITE && rq->fua)
 		sqe->rw_flags = RWF_DSYNC;
@@ -147,6 +160,8 @@ void target_file_cqe(struct queue *q, struct request *rq, int res)
 		return;
 	}
 	rq->done += (uint32_t)res;
+	if (rq->segments)
+		segments_advance(rq->segments, (uint32_t)res);
 	if (rq->done == rq->len)
 		request_complete(q, rq, 0);
 	else if (res == 0) /* end of file: the backing has been cut short */

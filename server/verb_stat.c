@@ -35,13 +35,14 @@ static void stat_json(const struct state *s, const struct queue_counters *c)
 	json_op("read", &c->read);
 	json_op("write", &c->write);
 	printf("\"flush\":%llu,\"discard\":%llu,\"write_zeroes\":%llu,\"errors\":%llu,"
-	       "\"bounced\":%llu,\"recoveries\":%u,\"pid\":%d,",
+	       "\"bounced\":%llu,\"scattered\":%llu,\"recoveries\":%u,\"pid\":%d,",
 	       get(&c->flushes), get(&c->discards), get(&c->write_zeroes), get(&c->errors),
-	       get(&c->bounced), s->recoveries, s->pid);
+	       get(&c->bounced), get(&c->scattered), s->recoveries, s->pid);
 	printf("\"not_zero_copy\":{\"no_feature\":%llu,\"nothing_registered\":%llu,"
-	       "\"other_memory\":%llu,\"unknown_buffer\":%llu}}\n",
+	       "\"other_memory\":%llu,\"unknown_buffer\":%llu,\"misaligned\":%llu}}\n",
 	       get(&c->copied_no_feature), get(&c->copied_nothing_registered),
-	       get(&c->copied_other_memory), get(&c->copied_unknown_buffer));
+	       get(&c->copied_other_memory), get(&c->copied_unknown_buffer),
+	       get(&c->copied_misaligned));
 }
 
 static void text_op(const char *name, const struct op_counters *op)
@@ -80,8 +81,14 @@ static void stat_text(const struct state *s, const struct queue_counters *c)
 	explain(&c->copied_unknown_buffer,
 		"their memory was being registered or unregistered just then, or by a server that "
 		"died");
+	explain(&c->copied_misaligned,
+		"they were in several places of registered memory, not all aligned for direct I/O "
+		"to the storage");
 	if (s->recoveries)
 		printf("  %u times another server has taken over\n", s->recoveries);
+	if (get(&c->scattered))
+		printf("  %llu zero-copy requests were in several places of registered memory\n",
+		       get(&c->scattered));
 	if (get(&c->bounced))
 		printf("  %llu zero-copy requests were not aligned for direct I/O to the storage "
 		       "and "
