@@ -74,6 +74,8 @@ int abi_command(struct abi_server *s, unsigned int cmd_op, unsigned int device, 
 		die("wait", res);
 	res = cqe->res;
 	io_uring_queue_exit(&ring);
+	if (cmd.dev_path_len && len) /* what the driver answered */
+		memcpy((void *)(uintptr_t)addr, with_path.payload, len);
 	return res;
 }
 

@@ -63,7 +63,8 @@ static int add_own(struct both *b)
 		.queue_depth = ABI_DEPTH,
 		.max_io_buf_bytes = ABI_IO_BYTES,
 		.dev_id = UINT32_MAX,
-		.flags = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_UNPRIVILEGED_DEV | UBLK_F_SHMEM_ZC,
+		.flags = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_UNPRIVILEGED_DEV | UBLK_F_SHMEM_ZC |
+			 UAPI_F_SHMEM_LIST, /* cleared where it is not known */
 	};
 
 	EXPECT(abi_command(&b->s, UBLK_U_CMD_ADD_DEV, UINT32_MAX, (uintptr_t)&info, sizeof(info),
@@ -130,6 +131,47 @@ static void users_register_with_their_own_devices(void **state)
 	as_user(USER, register_and_unregister, b);
 	as_user(OTHER_USER, be_refused, b);
 	assert_int_equal(abi_reg(&b->s, b->pages, PAGE, 0), 0); /* root may */
+	delete_users_device(b);
+}
+
+static int list_two(struct both *b)
+{
+	struct uapi_shmem_buf_info infos[2] = { 0 };
+
+	EXPECT(abi_reg(&b->s, b->pages, 4 * PAGE, 0), 0);
+	EXPECT(abi_command(&b->s, UAPI_CMD_LIST_BUFS, b->s.device, (uintptr_t)infos, sizeof(infos),
+			   0),
+	       1);
+	EXPECT(infos[0].len, 4 * PAGE);
+	EXPECT(infos[1].len, 0);
+	/* the array is what is left behind the path */
+	EXPECT(abi_command(&b->s, UAPI_CMD_LIST_BUFS, b->s.device, (uintptr_t)infos,
+			   sizeof(infos[0]) - 1, 0),
+	       -EINVAL);
+	return 0;
+}
+
+static int be_told_nothing(struct both *b)
+{
+	struct uapi_shmem_buf_info info = { 0 };
+
+	EXPECT(abi_command(&b->s, UAPI_CMD_LIST_BUFS, b->s.device, (uintptr_t)&info, sizeof(info),
+			   0),
+	       -EACCES);
+	EXPECT(info.len, 0);
+	return 0;
+}
+
+static void users_list_the_buffers_of_their_own_devices(void **state)
+{
+	struct both *b;
+
+	(void)state;
+	if (!is_ours())
+		skip();
+	b = add_users_device();
+	as_user(USER, list_two, b);
+	as_user(OTHER_USER, be_told_nothing, b);
 	delete_users_device(b);
 }
 
@@ -200,6 +242,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(users_register_with_their_own_devices),
+		cmocka_unit_test(users_list_the_buffers_of_their_own_devices),
 		cmocka_unit_test(registered_pages_count_against_the_users_limit),
 	};
 
