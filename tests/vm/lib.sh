@@ -126,7 +126,8 @@ nothing_registered() { [ "$(stat_get '.buffers')" = 0 ] && [ "$(stat_get '.clien
 # Pages pinned for the long term now, by anybody.
 pinned_pages() {
     # The counters are folded about once a second, or now.
-    echo 1 >/proc/sys/vm/stat_refresh
+    # There is nothing to fold, and no such file, with one processor.
+    [ ! -e /proc/sys/vm/stat_refresh ] || echo 1 >/proc/sys/vm/stat_refresh
     awk '/^nr_foll_pin_acquired/ { a = $2 } /^nr_foll_pin_released/ { r = $2 } END { print a - r }' \
         /proc/vmstat
 }

@@ -85,6 +85,8 @@ static void fold_vmstat(void)
 {
 	int fd = open("/proc/sys/vm/stat_refresh", O_WRONLY);
 
+	if (fd < 0 && errno == ENOENT)
+		return; /* one processor */
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "1", 1), 1);
 	close(fd);
