@@ -131,6 +131,46 @@ int reg_raw(struct abi_server *s, uint64_t addr, uint64_t len, uint32_t flags, u
 	return abi_command(s, UBLK_U_CMD_REG_BUF, s->device, (uintptr_t)&reg, sizeof(reg), 0);
 }
 
+void requires_feature(uint64_t bit)
+{
+	struct ctrl ctrl;
+	uint64_t features;
+
+	assert_int_equal(ctrl_open(&ctrl), 0);
+	assert_int_equal(ctrl_get_features(&ctrl, &features), 0);
+	ctrl_close(&ctrl);
+	if (is_ours())
+		assert_true(features & bit);
+	if (features & bit)
+		return;
+	print_message("the driver does not offer it (stock)\n");
+	skip();
+}
+
+void add_with(struct abi_server *s, uint64_t flags)
+{
+	assert_int_equal(abi_add(s, flags), 0);
+	assert_true((s->flags & flags) == flags);
+}
+
+#define SERVER_PAGES ((sizeof(struct abi_server) + PAGE - 1) / PAGE)
+
+struct abi_server *start_mortal(uint64_t flags)
+{
+	struct abi_server *s = shared_pages(SERVER_PAGES);
+
+	add_with(s, flags);
+	abi_start_process(s);
+	return s;
+}
+
+void end_mortal(struct abi_server *s)
+{
+	abi_del(s);
+	munmap(s, SERVER_PAGES * PAGE);
+	assert_nothing_pinned();
+}
+
 bool read_matches(struct abi_server *s, uint8_t *buf, size_t len)
 {
 	size_t kept = 0, filled = 0;

@@ -28,6 +28,14 @@ long long pinned(void);
 void assert_nothing_pinned(void);
 
 void add_zc(struct abi_server *s);
+
+/* For extensions of ours: skips the test on a driver without feature @bit. */
+void requires_feature(uint64_t bit);
+void add_with(struct abi_server *s, uint64_t flags);
+
+/* A device whose server is a process (abi_start_process()), and its end. */
+struct abi_server *start_mortal(uint64_t flags);
+void end_mortal(struct abi_server *s);
 /* REG_BUF with any arguments at all. */
 int reg_raw(struct abi_server *s, uint64_t addr, uint64_t len, uint32_t flags, uint32_t reserved);
 

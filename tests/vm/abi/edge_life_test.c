@@ -21,29 +21,11 @@
 
 #include "abi_helpers.h"
 
-#define SERVER_PAGES ((sizeof(struct abi_server) + PAGE - 1) / PAGE)
 #define RECOVERY_FLAGS (ZC_FLAGS | UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE)
-
-/* The server is a process of its own; what both know is in shared memory. */
-static struct abi_server *start_mortal(void)
-{
-	struct abi_server *s = shared_pages(SERVER_PAGES);
-
-	assert_int_equal(abi_add(s, RECOVERY_FLAGS), 0);
-	abi_start_process(s);
-	return s;
-}
-
-static void end_mortal(struct abi_server *s)
-{
-	abi_del(s);
-	munmap(s, SERVER_PAGES * PAGE);
-	assert_nothing_pinned();
-}
 
 static void buffers_outlive_the_server(void **state)
 {
-	struct abi_server *s = start_mortal();
+	struct abi_server *s = start_mortal(RECOVERY_FLAGS);
 	uint8_t *p = shared_pages(8);
 
 	(void)state;
@@ -94,7 +76,7 @@ static void requests_of_a_dead_server_are_looked_up_anew(void **state)
 		print_message("the stock driver must not register here: the device would hang\n");
 		skip();
 	}
-	read.s = s = start_mortal();
+	read.s = s = start_mortal(RECOVERY_FLAGS);
 	assert_int_equal(abi_reg(s, p, 4 * PAGE, 0), 0);
 	/* the buffer stays: matched again */
 	kill_with_a_request(s, &read, &reader);
@@ -184,13 +166,13 @@ static void deleting_releases_buffers_in_any_state(void **state)
 	abi_del(&never_started);
 	assert_nothing_pinned();
 
-	s = start_mortal();
+	s = start_mortal(RECOVERY_FLAGS);
 	assert_int_equal(abi_reg(s, p, 8 * PAGE, 0), 0);
 	abi_kill_process(s); /* never recovered */
 	assert_int_equal(pinned(), 8);
 	end_mortal(s);
 
-	s = start_mortal();
+	s = start_mortal(RECOVERY_FLAGS);
 	assert_int_equal(abi_reg(s, p, 8 * PAGE, 0), 0);
 	ctrl_stop_dev(&s->ctrl, s->device);
 	assert_int_equal(pinned(), 8); /* stopped, not deleted */

@@ -1,231 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * extensions_test.c - what kernel-patch/ adds to the ABI: the list of a device's buffers, and
- * lists of segments in place of copies.  Skipped on a driver that does not offer them.
+ * segments_test.c - the driver lists the pieces of requests that are scattered over registered
+ * memory (UAPI_F_SHMEM_SEGS, of kernel-patch/).  Skipped on one that does not offer it.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "abi_helpers.h"
 
-#define LIST_FLAGS (ZC_FLAGS | UAPI_F_SHMEM_LIST)
 #define SEGS_FLAGS (ZC_FLAGS | UAPI_F_SHMEM_SEGS)
-
-static void requires_feature(uint64_t bit)
-{
-	struct ctrl ctrl;
-	uint64_t features;
-
-	assert_int_equal(ctrl_open(&ctrl), 0);
-	assert_int_equal(ctrl_get_features(&ctrl, &features), 0);
-	ctrl_close(&ctrl);
-	if (is_ours())
-		assert_true(features & bit);
-	if (features & bit)
-		return;
-	print_message("the driver does not offer it (stock)\n");
-	skip();
-}
-
-static void add_with(struct abi_server *s, uint64_t flags)
-{
-	assert_int_equal(abi_add(s, flags), 0);
-	assert_true((s->flags & flags) == flags);
-}
-
-/* ---- the list of buffers ---- */
-
-static int list(struct abi_server *s, uint64_t from, struct uapi_shmem_buf_info *infos, size_t nr)
-{
-	return abi_command(s, UAPI_CMD_LIST_BUFS, s->device, (uintptr_t)infos,
-			   (uint16_t)(nr * sizeof(*infos)), from);
-}
-
-static void extensions_must_be_asked_for(void **state)
-{
-	struct abi_server s;
-	struct uapi_shmem_buf_info info;
-
-	(void)state;
-	requires_feature(UAPI_F_SHMEM_LIST);
-	add_zc(&s);
-	assert_int_equal(s.flags & (UAPI_F_SHMEM_LIST | UAPI_F_SHMEM_SEGS), 0);
-	assert_int_equal(list(&s, 0, &info, 1), -EOPNOTSUPP);
-	abi_del(&s);
-	/* not without what they extend */
-	assert_int_equal(abi_add(&s, LIST_FLAGS & ~UBLK_F_SHMEM_ZC), -EINVAL);
-	assert_int_equal(abi_add(&s, SEGS_FLAGS & ~UBLK_F_SHMEM_ZC), -EINVAL);
-	assert_int_equal(abi_add(&s, SEGS_FLAGS & ~UBLK_F_USER_COPY), -EINVAL);
-}
-
-static void buffers_are_listed_in_order(void **state)
-{
-	struct abi_server s;
-	struct uapi_shmem_buf_info infos[8];
-	char *p = shared_pages(16);
-
-	(void)state;
-	requires_feature(UAPI_F_SHMEM_LIST);
-	add_with(&s, LIST_FLAGS);
-	assert_int_equal(list(&s, 0, infos, 8), 0);
-	assert_int_equal(abi_reg(&s, p, 4 * PAGE, 0), 0);
-	assert_int_equal(abi_reg(&s, p + 4 * PAGE, 2 * PAGE, UAPI_SHMEM_BUF_READ_ONLY), 1);
-	assert_int_equal(abi_reg(&s, p + 8 * PAGE, 8 * PAGE, 0), 2);
-	assert_int_equal(list(&s, 0, infos, 8), 3);
-	for (uint32_t i = 0; i < 3; i++) {
-		assert_int_equal(infos[i].index, i);
-		assert_int_equal(infos[i].len, (i == 0 ? 4 : i == 1 ? 2 : 8) * PAGE);
-		assert_int_equal(infos[i].flags, i == 1 ? UAPI_SHMEM_BUF_READ_ONLY : 0);
-		assert_in_range(infos[i].nr_runs, 1, infos[i].len / PAGE);
-		assert_int_equal(infos[i].reserved, 0);
-	}
-	/* a part of it: the array decides how many, the caller where to go on */
-	assert_int_equal(list(&s, 1, infos, 1), 1);
-	assert_int_equal(infos[0].index, 1);
-	assert_int_equal(list(&s, 2, infos, 1), 1);
-	assert_int_equal(infos[0].index, 2);
-	assert_int_equal(list(&s, 3, infos, 1), 0);
-	assert_int_equal(abi_unreg(&s, 1), 0);
-	assert_int_equal(list(&s, 1, infos, 8), 1);
-	assert_int_equal(infos[0].index, 2);
-	abi_del(&s);
-	munmap(p, 16 * PAGE);
-	assert_nothing_pinned();
-}
-
-static void list_refuses_what_is_malformed(void **state)
-{
-	struct abi_server s;
-	struct uapi_shmem_buf_info info;
-	char *p = shared_pages(1);
-
-	(void)state;
-	requires_feature(UAPI_F_SHMEM_LIST);
-	add_with(&s, LIST_FLAGS);
-	assert_int_equal(abi_reg(&s, p, PAGE, 0), 0);
-	assert_int_equal(list(&s, UAPI_SHMEM_BUF_INDEX_MAX, &info, 1), 0);
-	assert_int_equal(list(&s, UAPI_SHMEM_BUF_INDEX_MAX + 1, &info, 1), -EINVAL);
-	assert_int_equal(list(&s, 1ULL << 32, &info, 1), -EINVAL);
-	assert_int_equal(list(&s, 0, &info, 0), -EINVAL);
-	assert_int_equal(abi_command(&s, UAPI_CMD_LIST_BUFS, s.device, (uintptr_t)&info,
-				     sizeof(info) - 1, 0),
-			 -EINVAL);
-	assert_int_equal(list(&s, 0, (void *)8, 1), -EFAULT);
-	assert_int_equal(abi_command(&s, UAPI_CMD_LIST_BUFS, s.device + 1000, (uintptr_t)&info,
-				     sizeof(info), 0),
-			 -ENODEV);
-	abi_del(&s);
-	munmap(p, PAGE);
-}
-
-/* A process that waits for its UNREG_BUF can be killed, whoever holds the request. */
-static void a_killed_unregistration_is_listed_as_dying(void **state)
-{
-	struct abi_server s;
-	struct uapi_shmem_buf_info info;
-	uint8_t *p = shared_pages(4);
-	struct read_call read = { .s = &s, .buf = p, .len = PAGE };
-	pthread_t reader;
-	int status = -1;
-	pid_t pid;
-
-	(void)state;
-	requires_feature(UAPI_F_SHMEM_LIST);
-	add_with(&s, LIST_FLAGS);
-	abi_start(&s);
-	assert_int_equal(abi_reg(&s, p, 4 * PAGE, 0), 0);
-	s.hold = true;
-	pthread_create(&reader, NULL, read_thread, &read);
-	while (!s.nr_held)
-		usleep(1000);
-	pid = fork();
-	if (pid == 0)
-		_exit(abi_unreg(&s, 0) != 0);
-	do {
-		usleep(10000);
-		assert_int_equal(list(&s, 0, &info, 1), 1);
-	} while (!(info.flags & UAPI_SHMEM_BUF_DYING));
-	kill(pid, SIGKILL);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFSIGNALED(status));
-	/* still taken, and still pinned: the request is in it */
-	assert_int_equal(s.nr_held, 1);
-	assert_int_equal(list(&s, 0, &info, 1), 1);
-	assert_true(pinned() >= 4);
-	/* its memory can be registered again */
-	assert_int_equal(abi_reg(&s, p, 4 * PAGE, 0), 1);
-	s.hold = false;
-	pthread_join(reader, NULL);
-	assert_int_equal(read.res, PAGE);
-	assert_int_equal(abi_unreg(&s, 0), 0);
-	assert_int_equal(list(&s, 0, &info, 1), 1);
-	assert_int_equal(info.index, 1);
-	abi_del(&s);
-	munmap(p, 4 * PAGE);
-	assert_nothing_pinned();
-}
-
-/* ---- servers that die ---- */
-
-/* Its server is a process. The state is shared with it. */
-static struct abi_server *start_mortal(uint64_t flags)
-{
-	struct abi_server *s =
-		mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	assert_true(s != MAP_FAILED);
-	add_with(s, flags);
-	abi_start_process(s);
-	return s;
-}
-
-static void bury(struct abi_server *s)
-{
-	abi_del(s);
-	munmap(s, sizeof(*s));
-}
-
-static void buffers_are_listed_between_two_servers(void **state)
-{
-	struct abi_server *s;
-	struct uapi_shmem_buf_info infos[4];
-	uint8_t *p = shared_pages(8);
-
-	(void)state;
-	requires_feature(UAPI_F_SHMEM_LIST);
-	s = start_mortal(LIST_FLAGS | UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE);
-	assert_int_equal(abi_reg(s, p, 4 * PAGE, 0), 0);
-	assert_int_equal(abi_reg(s, p + 4 * PAGE, 4 * PAGE, 0), 1);
-	abi_kill_process(s);
-	assert_int_equal(list(s, 0, infos, 4), 2);
-	abi_begin_recovery(s);
-	assert_int_equal(list(s, 0, infos, 4), 2);
-	assert_int_equal(abi_unreg(s, 0), 0);
-	assert_int_equal(list(s, 0, infos, 4), 1);
-	assert_int_equal(infos[0].index, 1);
-	abi_end_recovery(s);
-	assert_int_equal(list(s, 0, infos, 4), 1);
-	assert_true(read_matches(s, p + 4 * PAGE, PAGE));
-	assert_false(read_matches(s, p, PAGE));
-	bury(s);
-	munmap(p, 8 * PAGE);
-	assert_nothing_pinned();
-}
-
-/* ---- lists of segments ---- */
 
 /* How a vectored read was handed over. */
 enum outcome { COPIED, MATCHED, LISTED };
@@ -313,12 +106,42 @@ static void disorder_in_one_buffer_is_listed(void **state)
 	assert_int_equal(pwritev(s.disk_fd, iov, 2, ABI_TEST_OFFSET), 2 * PAGE);
 	assert_true(s.last_op_flags & UAPI_IO_F_SHMEM_SEGS);
 	assert_seg(&s, 1, 0, 5 * PAGE, PAGE);
-	/* the server names no memory for lists */
-	s.no_lists = true;
-	iov[1].iov_base = p;
-	for (unsigned int i = 0; i <= ABI_DEPTH; i++) /* each tag has one that it got before */
+	abi_del(&s);
+	munmap(p, 8 * PAGE);
+	assert_nothing_pinned();
+}
+
+static void lists_that_cannot_be_written_are_not(void **state)
+{
+	struct abi_server s;
+	uint8_t *p = shared_pages(8);
+	struct iovec iov[] = { { p + 4 * PAGE, PAGE }, { p, PAGE } };
+	struct uapi_shmem_seg *lists;
+
+	(void)state;
+	requires_feature(UAPI_F_SHMEM_SEGS);
+	add_with(&s, SEGS_FLAGS);
+	abi_start(&s);
+	assert_int_equal(abi_reg(&s, p, 8 * PAGE, 0), 0);
+	assert_int_equal(read_vector(&s, iov, 2), LISTED);
+	lists = s.lists;
+	s.lists = mmap(NULL, ABI_DEPTH * UAPI_SHMEM_SEGS_MAX * sizeof(*lists), PROT_READ,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(s.lists != MAP_FAILED);
+	for (unsigned int i = 0; i <= ABI_DEPTH; i++) /* each tag names it after one request */
 		read_vector(&s, iov, 2);
 	assert_int_equal(read_vector(&s, iov, 2), COPIED);
+	/* no memory is named at all */
+	s.no_lists = true;
+	for (unsigned int i = 0; i <= ABI_DEPTH; i++)
+		read_vector(&s, iov, 2);
+	assert_int_equal(read_vector(&s, iov, 2), COPIED);
+	munmap(s.lists, ABI_DEPTH * UAPI_SHMEM_SEGS_MAX * sizeof(*lists));
+	s.lists = lists;
+	s.no_lists = false;
+	for (unsigned int i = 0; i <= ABI_DEPTH; i++)
+		read_vector(&s, iov, 2);
+	assert_int_equal(read_vector(&s, iov, 2), LISTED);
 	abi_del(&s);
 	munmap(p, 8 * PAGE);
 	assert_nothing_pinned();
@@ -478,9 +301,8 @@ static bool survives_its_server(uint64_t flags)
 	pthread_join(writer, NULL);
 	assert_int_equal(s->nr_listed, 0);
 	assert_int_equal(abi_unreg(s, 1), 0);
-	bury(s);
+	end_mortal(s);
 	munmap(p, 8 * PAGE);
-	assert_nothing_pinned();
 	return call.res == 2 * PAGE;
 }
 
@@ -496,13 +318,9 @@ static void lists_of_a_dead_server_hold_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(extensions_must_be_asked_for),
-		cmocka_unit_test(buffers_are_listed_in_order),
-		cmocka_unit_test(list_refuses_what_is_malformed),
-		cmocka_unit_test(a_killed_unregistration_is_listed_as_dying),
-		cmocka_unit_test(buffers_are_listed_between_two_servers),
 		cmocka_unit_test(requests_over_two_buffers_are_listed),
 		cmocka_unit_test(disorder_in_one_buffer_is_listed),
+		cmocka_unit_test(lists_that_cannot_be_written_are_not),
 		cmocka_unit_test(read_only_memory_is_listed_for_writes_only),
 		cmocka_unit_test(lists_have_a_longest_length),
 		cmocka_unit_test(the_rest_of_a_short_list_is_issued_again),
