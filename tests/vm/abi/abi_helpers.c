@@ -191,6 +191,18 @@ bool write_matches(struct abi_server *s, const uint8_t *buf, size_t len)
 	return (s->last_op_flags & UAPI_IO_F_SHMEM_ZC) != 0;
 }
 
+void allow_merging(const struct abi_server *s)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/block/ublkb%u/queue/nomerges", s->device);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "0", 1), 1);
+	close(fd);
+}
+
 void assert_last(const struct abi_server *s, int index, uint32_t offset)
 {
 	assert_int_equal(uapi_shmem_index(s->last_addr), index);

@@ -42,6 +42,8 @@ int reg_raw(struct abi_server *s, uint64_t addr, uint64_t len, uint32_t flags, u
 /* Read into @buf; was it left as it was (matched), or filled (copied)? */
 bool read_matches(struct abi_server *s, uint8_t *buf, size_t len);
 bool write_matches(struct abi_server *s, const uint8_t *buf, size_t len);
+/* Let the block layer merge neighbouring requests, which the server switched off. */
+void allow_merging(const struct abi_server *s);
 void assert_last(const struct abi_server *s, int index, uint32_t offset);
 
 /* For threads of their own. */

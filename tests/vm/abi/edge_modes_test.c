@@ -89,18 +89,6 @@ static void integrity_is_not_promised_where_it_is_not(void **state)
 
 #define NR_MERGED 4U
 
-static void allow_merging(const struct abi_server *s)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/block/ublkb%u/queue/nomerges", s->device);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, "0", 1), 1);
-	close(fd);
-}
-
 /*
  * Read neighbouring pages of the disk into these pages, at once: the block layer makes one
  * request of them while they are plugged.  True if the server got one.

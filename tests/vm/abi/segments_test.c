@@ -167,18 +167,6 @@ static void read_only_memory_is_listed_for_writes_only(void **state)
 	assert_nothing_pinned();
 }
 
-static void allow_merges(const struct abi_server *s)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/block/ublkb%u/queue/nomerges", s->device);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, "0", 1), 1);
-	close(fd);
-}
-
 /* More than the kernel puts into one bio, so that these are merged requests. */
 #define MANY (UAPI_SHMEM_SEGS_MAX + 44)
 
@@ -194,7 +182,7 @@ static void lists_have_a_longest_length(void **state)
 		iov[i] = (struct iovec){ p + (MANY - 1 - i) * PAGE, 512 };
 	add_with(&s, SEGS_FLAGS);
 	abi_start(&s);
-	allow_merges(&s);
+	allow_merging(&s);
 	assert_int_equal(abi_reg(&s, p, MANY * PAGE, 0), 0);
 	assert_int_equal(read_vector(&s, iov, UAPI_SHMEM_SEGS_MAX), LISTED);
 	assert_int_equal(s.last_addr, UAPI_SHMEM_SEGS_MAX);
