@@ -372,7 +372,7 @@ static void start_disk(struct abi_server *s)
 
 	while (!s->ready)
 		usleep(1000);
-	ret = ctrl_start_dev(&s->ctrl, s->device, getpid());
+	ret = ctrl_start_dev(&s->ctrl, s->device, s->child ? s->child : getpid());
 	if (ret < 0)
 		die("start", ret);
 	s->started = true;
