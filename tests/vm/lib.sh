@@ -146,7 +146,7 @@ resources() {
     local server keeper
     server=$(server) keeper=$(keeper)
     stat_get '"buffers=\(.buffers) bytes=\(.buffer_bytes) clients=\(.clients)"' | tr '\n' ' '
-    echo "server_fds=$(count_fds "$server") server_maps=$(count_maps "$server")" \
+    echo "server_fds=$(count_fds "$server")" \
         "keeper_fds=$(count_fds "$keeper") keeper_maps=$(count_maps "$keeper")" \
         "pinned_pages=$(pinned_pages)"
 }
