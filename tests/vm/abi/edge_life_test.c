@@ -23,6 +23,14 @@
 
 #define RECOVERY_FLAGS (ZC_FLAGS | UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE)
 
+static void change_buffers(struct abi_server *s, uint8_t *p)
+{
+	assert_int_equal(abi_reg(s, p, 4 * PAGE, 0), -EEXIST);
+	assert_int_equal(abi_reg(s, p + 4 * PAGE, 2 * PAGE, 0), 1);
+	assert_int_equal(abi_reg(s, p + 6 * PAGE, 2 * PAGE, 0), 2);
+	assert_int_equal(abi_unreg(s, 1), 0);
+}
+
 static void buffers_outlive_the_server(void **state)
 {
 	struct abi_server *s = start_mortal(RECOVERY_FLAGS);
@@ -32,13 +40,14 @@ static void buffers_outlive_the_server(void **state)
 	assert_int_equal(abi_reg(s, p, 4 * PAGE, 0), 0);
 	assert_true(read_matches(s, p, PAGE));
 	abi_kill_process(s);
-	assert_int_equal(abi_reg(s, p, 4 * PAGE, 0), -EEXIST);
 	abi_begin_recovery(s);
-	/* nothing is on its way: in between, both drivers do as at any time */
-	assert_int_equal(abi_reg(s, p + 4 * PAGE, 2 * PAGE, 0), 1);
-	assert_int_equal(abi_reg(s, p + 6 * PAGE, 2 * PAGE, 0), 2);
-	assert_int_equal(abi_unreg(s, 1), 0);
+	/* Meanwhile the stock driver would hang for ever if a request waited, of the kernel's
+	 * partition scan for instance. */
+	if (is_ours())
+		change_buffers(s, p);
 	abi_end_recovery(s);
+	if (!is_ours())
+		change_buffers(s, p);
 	assert_true(read_matches(s, p + PAGE, 2 * PAGE));
 	assert_last(s, 0, PAGE);
 	assert_true(read_matches(s, p + 6 * PAGE, PAGE));
