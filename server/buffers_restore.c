@@ -57,6 +57,8 @@ static int add_restored_use(struct buffer *buf, const struct use *like)
 static int publish(struct buffers *b, struct buffer *buf, unsigned int index)
 {
 	buf->index = index;
+	if (index >= b->indices)
+		b->indices = index + 1;
 	return registry_publish(b->registry, index, &buf->view);
 }
 

@@ -3,12 +3,13 @@
  * ctrl.c - commands to /dev/ublk-control over a ring with 128-byte entries.
  *
  * A synchronous command may find asynchronous completions in front of its
- * own; those stay in a small list until ctrl_collect() asks.
+ * own; those stay in a list until ctrl_collect() asks.
  */
 #include "ctrl.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -53,7 +54,8 @@ void ctrl_close(struct ctrl *c)
 		return;
 	io_uring_queue_exit(&c->ring);
 	close(c->fd);
-	c->fd = -1;
+	free(c->early);
+	*c = CTRL_CLOSED;
 }
 
 static int submit(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cmd *cmd,
@@ -74,47 +76,44 @@ static int submit(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cm
 	return ret < 0 ? ret : 0;
 }
 
-/* Wait for the synchronous command; others in front of it are left alone. */
+/* Once per completion of an asynchronous command, kept for ctrl_collect(). */
+static int keep_early(struct ctrl *c, const struct io_uring_cqe *cqe)
+{
+	struct ctrl_early *more = reallocarray(c->early, c->nr_early + 1, sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	c->early = more;
+	c->early[c->nr_early++] = (struct ctrl_early){ .cookie = cqe->user_data, .res = cqe->res };
+	return 0;
+}
+
 static int wait_sync(struct ctrl *c)
 {
 	struct io_uring_cqe *cqe;
+	bool found = false;
 	int res;
 
-	for (;;) {
-		unsigned int head;
-
-		io_uring_for_each_cqe(&c->ring, head, cqe)
-		{
-			if (cqe->user_data != SYNC_COOKIE)
-				continue;
-			res = cqe->res;
-			/* Taken out of the middle: mark it, ctrl_collect skips it. */
-			cqe->user_data = 0;
+	while (!found) {
+		res = io_uring_wait_cqe(&c->ring, &cqe);
+		if (res == -EINTR)
+			continue;
+		if (res)
 			return res;
-		}
-		res = io_uring_submit_and_wait(&c->ring, io_uring_cq_ready(&c->ring) + 1);
-		if (res < 0 && res != -EINTR)
+		found = cqe->user_data == SYNC_COOKIE;
+		res = found ? cqe->res : keep_early(c, cqe);
+		if (!found && res)
 			return res;
-	}
-}
-
-static void drop_marked(struct ctrl *c)
-{
-	struct io_uring_cqe *cqe;
-
-	while (io_uring_peek_cqe(&c->ring, &cqe) == 0 && !cqe->user_data)
 		io_uring_cqe_seen(&c->ring, cqe);
+	}
+	return res;
 }
 
 static int command(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cmd *cmd)
 {
 	int ret = submit(c, cmd_op, cmd, SYNC_COOKIE);
 
-	if (ret)
-		return ret;
-	ret = wait_sync(c);
-	drop_marked(c);
-	return ret;
+	return ret ? ret : wait_sync(c);
 }
 
 static struct uapi_ctrl_cmd plain(unsigned int device)
@@ -258,11 +257,22 @@ int ctrl_fd(const struct ctrl *c)
 	return c->ring.ring_fd;
 }
 
+bool ctrl_has_early(const struct ctrl *c)
+{
+	return c->next_early < c->nr_early;
+}
+
 int ctrl_collect(struct ctrl *c, void **ret_cookie, int *ret_res)
 {
 	struct io_uring_cqe *cqe;
 
-	drop_marked(c);
+	if (c->next_early < c->nr_early) {
+		*ret_cookie = (void *)(uintptr_t)c->early[c->next_early].cookie;
+		*ret_res = c->early[c->next_early].res;
+		if (++c->next_early == c->nr_early)
+			c->next_early = c->nr_early = 0;
+		return 1;
+	}
 	if (io_uring_peek_cqe(&c->ring, &cqe) != 0)
 		return 0;
 	*ret_cookie = (void *)(uintptr_t)cqe->user_data;

@@ -14,9 +14,18 @@
 
 #include "common/uapi.h"
 
+/* A completion that came while a synchronous command was waited for. */
+struct ctrl_early {
+	uint64_t cookie;
+	int res;
+};
+
 struct ctrl {
 	struct io_uring ring;
-	int fd; /* /dev/ublk-control */
+	int fd;			  /* /dev/ublk-control */
+	struct ctrl_early *early; /* malloc'ed */
+	unsigned int nr_early;
+	unsigned int next_early; /* to be collected */
 };
 
 #define CTRL_CLOSED ((struct ctrl){ .fd = -1 })
@@ -67,6 +76,9 @@ int ctrl_list_bufs(struct ctrl *c, unsigned int device, unsigned int first,
 		   struct uapi_shmem_buf_info *ret, unsigned int nr);
 
 int ctrl_fd(const struct ctrl *c);
+
+/* Has something for ctrl_collect() that makes ctrl_fd() not readable. */
+bool ctrl_has_early(const struct ctrl *c);
 
 /* One finished asynchronous command: 1 with its cookie and result, else 0. */
 int ctrl_collect(struct ctrl *c, void **ret_cookie, int *ret_res);

@@ -77,24 +77,55 @@ static void show_gauges(struct device *d)
 	atomic_store_explicit(&d->state->refused, d->listener.refused, memory_order_relaxed);
 }
 
-static void serve(struct device *d)
+/* Others ask the state for the keeper: its number may become another process's. */
+static void look_after_keeper(struct device *d, bool hung_up)
+{
+	if (hung_up)
+		vault_lose(d->vault, -EPIPE);
+	if (d->vault->lost)
+		d->state->keeper = 0;
+}
+
+/*
+ * The queues have ended although nobody asked us to stop.  The driver, where it is told to
+ * stop, says that the device is dead; else it gave up a server that is still there (Linux
+ * 6.12 can, when a successor is very quick), and the device waits for another.
+ */
+static bool is_stopped(struct device *d)
+{
+	struct ublksrv_ctrl_dev_info info = { 0 };
+	int ret = ctrl_get_info(&d->ctrl, d->info.dev_id, &info);
+
+	if (ret < 0 || info.state == UBLK_S_DEV_DEAD || !(info.flags & UBLK_F_USER_RECOVERY)) {
+		log_line(LOG_INFO, "device %u was stopped by somebody else", d->info.dev_id);
+		return true;
+	}
+	log_line(LOG_ERROR, "device %u: the driver took the requests back, state %u",
+		 d->info.dev_id, info.state);
+	return false;
+}
+
+/* False: the device is to be left to a successor. */
+static bool serve(struct device *d)
 {
 	struct pollfd fds[] = {
 		{ .fd = d->signal_fd, .events = POLLIN },
 		{ .fd = d->done_fd, .events = POLLIN },
 		{ .fd = d->listener.epoll, .events = POLLIN },
 		{ .fd = ctrl_fd(&d->ctrl), .events = POLLIN },
+		{ .fd = d->vault->fd },
 	};
 
 	while (!fds[0].revents && !fds[1].revents) {
-		if (poll(fds, 4, 1000) < 0 && errno != EINTR)
+		if (poll(fds, 5, ctrl_has_early(&d->ctrl) ? 0 : 1000) < 0 && errno != EINTR)
 			break;
 		device_collect(d);
 		listener_run(&d->listener);
 		show_gauges(d);
+		look_after_keeper(d, fds[4].revents & (POLLHUP | POLLERR));
+		fds[4].fd = d->vault->fd;
 	}
-	if (fds[1].revents)
-		log_line(LOG_INFO, "device %u was stopped by somebody else", d->info.dev_id);
+	return fds[0].revents || !fds[1].revents || is_stopped(d);
 }
 
 /* ---- taking down ---- */
@@ -103,6 +134,8 @@ static void take_down(struct device *d)
 {
 	int ret;
 
+	/* The buffers go with the device. */
+	d->buffers.paused = true;
 	if (d->listening)
 		listener_close(&d->listener);
 	if (d->added && (d->started || d->nr_started)) {
@@ -158,7 +191,8 @@ static void serve_and_take_down(struct device *d, void (*ready)(unsigned int dev
 	ready(d->info.dev_id, arg);
 	vault_ready(d->vault, d->info.dev_id);
 	privileges_filter_calls();
-	serve(d);
+	if (!serve(d))
+		_exit(EXIT_FAILURE);
 	take_down(d);
 	free(d);
 }

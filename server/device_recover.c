@@ -91,6 +91,7 @@ static int resume(struct device *d)
 	if (ret < 0)
 		return log_error(ret, "end the recovery of device %u", d->info.dev_id);
 	d->started = true;
+	state_taken_over(d->state);
 	return 0;
 }
 
@@ -279,6 +280,16 @@ static uint64_t indices_used(unsigned int number)
 	return indices;
 }
 
+/* A recovery that fails half way must not forget which indices there were. */
+static int create_state(struct device *d, uint64_t indices)
+{
+	int ret = device_create_state(d);
+
+	if (!ret)
+		atomic_store_explicit(&d->state->indices, indices, memory_order_relaxed);
+	return ret;
+}
+
 int device_adopt(struct device *d, unsigned int number)
 {
 	uint64_t indices = indices_used(number);
@@ -292,10 +303,9 @@ int device_adopt(struct device *d, unsigned int number)
 	if ((ret = device_open_events(d)) || (ret = ctrl_open(&d->ctrl)) ||
 	    (ret = ask_driver(d, number)) || (ret = device_open_target(d)) ||
 	    (ret = check_size(d)) || (ret = begin_recovery(d)) || (ret = device_open_char(d)) ||
-	    (ret = device_create_state(d)) || (ret = resume(d)) ||
+	    (ret = create_state(d, indices)) || (ret = resume(d)) ||
 	    (ret = drop_stale_buffers(d, indices)) || (ret = device_open_listener(d)) ||
 	    (ret = device_register_shm_files(d)))
 		return ret;
-	d->state->recoveries++;
 	return 0;
 }

@@ -37,6 +37,7 @@ struct keeper {
 	int pidfd;
 	bool ready; /* this server has been live */
 	bool live;  /* some server has */
+	bool stale; /* records are missing: a successor would serve wrong memory */
 	unsigned int device;
 	bool stopping;
 	long long kill_at; /* ms; while stopping */
@@ -83,6 +84,7 @@ static void put(struct keeper *k, const struct vault_record *r, int fd)
 			return;
 	}
 	log_error(-ENOMEM, "keep a record of device %u", k->device);
+	k->stale = true;
 	free(new);
 	if (fd >= 0)
 		close(fd);
@@ -209,7 +211,7 @@ static void become_server(const struct keeper *k, int sock)
 
 static int start_server(struct keeper *k)
 {
-	struct timeval patience = { .tv_sec = 10 };
+	struct timeval patience = { .tv_sec = KEEPER_SEND_S };
 	int socks[2];
 	int ret;
 
@@ -251,6 +253,17 @@ static void is_ready(struct keeper *k, unsigned int device)
 	k->live = true;
 }
 
+/*
+ * The server closed its end.  Either it is just dying, or it has given up on us after an
+ * error: then it goes on and tells nobody.
+ */
+static bool dies(const struct keeper *k)
+{
+	struct pollfd p = { .fd = k->pidfd, .events = POLLIN };
+
+	return poll(&p, 1, KEEPER_DYING_MS) > 0;
+}
+
 /* One message; false when there are no more. */
 static bool read_message(struct keeper *k)
 {
@@ -261,6 +274,7 @@ static bool read_message(struct keeper *k)
 	if (got != 1) {
 		close(k->sock);
 		k->sock = -1;
+		k->stale |= got < 0 || !dies(k);
 		return false;
 	}
 	switch (m.op) {
@@ -338,6 +352,13 @@ static int judge_end(struct keeper *k, int status)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
 	explain_end(k, status);
+	if (k->stale) {
+		log_line(LOG_ERROR,
+			 "what is known about /dev/ublkb%u is not complete: it waits for ublkzc "
+			 "recover -n %u",
+			 k->device, k->device);
+		return EXIT_FAILURE;
+	}
 	if (k->stopping || (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_GONE))
 		return EXIT_FAILURE;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_OTHER_VAULT)

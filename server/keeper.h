@@ -22,6 +22,12 @@
 /* A server that was told to stop has this long, then it is killed. */
 #define KEEPER_STOP_MS 30000
 
+/* A successor reads no records while it waits for the driver to notice the death. */
+#define KEEPER_SEND_S 90
+
+/* From the end of a dying server's connection until it is dead; else it is not dying. */
+#define KEEPER_DYING_MS 10000
+
 /* Exit statuses of a server, beside 0 (it was told to stop) and EXIT_FAILURE. */
 #define EXIT_GONE 3	   /* the device is no more: no successor */
 #define EXIT_OTHER_VAULT 4 /* a successor of another version: try the old program */

@@ -250,7 +250,8 @@ void listener_refuse(struct listener *l, struct client *c, const struct wire_req
 	reply.status = err;
 	reply.reason = (uint16_t)reason;
 	listener_reply(l, c, &reply);
-	log_line(LOG_INFO, "process %d refused: %s", (int)c->pid, wire_reason_text(reason));
+	if (listener_may_say())
+		log_line(LOG_INFO, "process %d refused: %s", (int)c->pid, wire_reason_text(reason));
 }
 
 int listener_add_memory(struct listener *l, struct client *c, const struct buffer_request *req,
@@ -376,7 +377,9 @@ long listener_receive(struct listener *l, struct client *c, void *buf, size_t si
 	ret_fds->cut = 0;
 	if (closer_full(c->uid)) {
 		l->refused++;
-		return log_error(-EBUSY, "user %u: what it sent cannot be closed", c->uid);
+		if (listener_may_say())
+			log_line(LOG_WARN, "user %u: what it sent cannot be closed", c->uid);
+		return -EBUSY;
 	}
 	return wire_recv_all(c->fd, buf, size, ret_fds);
 }

@@ -58,6 +58,15 @@ int listener_judge_memory(const struct buffer_request *req, enum wire_reason *re
 int listener_judge_budget(const struct listener *l, const struct client *c, uint64_t len,
 			  enum wire_reason *ret_reason);
 int listener_judge_user(const struct listener *l, const struct client *c);
+/* Bytes that a scan of @c may find. */
+uint64_t listener_judge_scan(const struct listener *l, const struct client *c);
+
+/*
+ * May one more line be logged about what clients do?  They can do it for ever, and the log
+ * is on a small file system: after LISTENER_LINES of a second no more of them.
+ */
+#define LISTENER_LINES 10
+bool listener_may_say(void);
 
 /* Judge and register memory that @c has sent; it counts against @c. */
 int listener_add_memory(struct listener *l, struct client *c, const struct buffer_request *req,

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/blkdev.h"
@@ -89,15 +90,34 @@ static struct user_total total_of(const struct listener *l, uid_t uid)
 		if (c->uid != uid)
 			continue;
 		total.clients++;
-		total.bytes += c->bytes;
+		total.bytes += c->bytes + c->scan.bytes;
 	}
 	return total;
 }
 
+/* The control thread's only, whatever its listeners. */
+bool listener_may_say(void)
+{
+	static long second;
+	static unsigned int lines;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (now.tv_sec != second) {
+		if (lines > LISTENER_LINES)
+			log_line(LOG_WARN, "%u more lines about clients are left out",
+				 lines - LISTENER_LINES);
+		second = now.tv_sec;
+		lines = 0;
+	}
+	return lines++ < LISTENER_LINES;
+}
+
 static int over_budget(const struct client *c, const char *option, uint64_t limit)
 {
-	log_line(LOG_WARN, "process %d of user %u is refused: it wants more than --%s %llu",
-		 (int)c->pid, (unsigned int)c->uid, option, (unsigned long long)limit);
+	if (listener_may_say())
+		log_line(LOG_WARN, "process %d of user %u is refused: it wants more than --%s %llu",
+			 (int)c->pid, (unsigned int)c->uid, option, (unsigned long long)limit);
 	return -EDQUOT;
 }
 
@@ -120,6 +140,21 @@ int listener_judge_budget(const struct listener *l, const struct client *c, uint
 		return over_budget(c, "max-user-bytes", limits->max_user_bytes);
 	*ret_reason = WIRE_OK;
 	return 0;
+}
+
+uint64_t listener_judge_scan(const struct listener *l, const struct client *c)
+{
+	const struct listener_limits *limits = &l->limits;
+	uint64_t others;
+
+	if (!has_user_budget(c))
+		return limits->max_client_bytes;
+	others = total_of(l, c->uid).bytes - c->scan.bytes;
+	if (others >= limits->max_user_bytes)
+		return 0;
+	return limits->max_user_bytes - others < limits->max_client_bytes
+		       ? limits->max_user_bytes - others
+		       : limits->max_client_bytes;
 }
 
 int listener_judge_user(const struct listener *l, const struct client *c)

@@ -46,6 +46,7 @@ void scan_again(struct listener *l, struct client *c)
 	c->listener = l;
 	c->scan.done = scanned;
 	c->scan.done_arg = c;
+	c->scan.max_bytes = listener_judge_scan(l, c);
 	scan_begin(&c->scan, true);
 	scan_process(&c->scan, c->pid, c->pidfd);
 	scan_end(&c->scan);

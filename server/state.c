@@ -93,9 +93,13 @@ int state_adopt(int fd, struct state **ret)
 		return -EBADMSG;
 	}
 	*ret = map;
-	(*ret)->pid = getpid();
-	(*ret)->recoveries++;
 	return 0;
+}
+
+void state_taken_over(struct state *state)
+{
+	state->pid = getpid();
+	state->recoveries++;
 }
 
 int state_open(unsigned int device, const struct state **ret)

@@ -94,6 +94,9 @@ int state_create(unsigned int device, unsigned int nr_queues, struct state **ret
 /* Go on with the file that a predecessor created and locked. */
 int state_adopt(int fd, struct state **ret);
 
+/* This process serves the device now: not before it is live, because others wait for that. */
+void state_taken_over(struct state *state);
+
 /* Map an existing one read-only.  -ENOENT: no such server. */
 int state_open(unsigned int device, const struct state **ret);
 void state_close(const struct state *state);

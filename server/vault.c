@@ -40,6 +40,14 @@ int vault_receive(int sock, struct vault_message *ret, int *ret_fd)
 	return len < 0 ? (int)len : -EPROTO;
 }
 
+void vault_lose(struct vault *v, int err)
+{
+	log_error(err, "the keeper of this server is gone: nobody will replace the server if it "
+		       "dies (ublkzc recover then does it by hand)");
+	vault_close(v);
+	v->lost = true;
+}
+
 static void tell(struct vault *v, enum vault_op op, const struct vault_record *r, int fd)
 {
 	int ret;
@@ -47,12 +55,8 @@ static void tell(struct vault *v, enum vault_op op, const struct vault_record *r
 	if (!v || v->fd < 0)
 		return;
 	ret = vault_send(v->fd, op, r, fd);
-	if (!ret)
-		return;
-	log_error(ret, "the keeper of this server is gone: nobody will replace the server if it "
-		       "dies (ublkzc recover then does it by hand)");
-	vault_close(v);
-	v->lost = true;
+	if (ret)
+		vault_lose(v, ret);
 }
 
 void vault_put(struct vault *v, struct vault_record *r, int fd)

@@ -99,6 +99,9 @@ struct vault {
 /* Record @r and, unless -1, @fd (borrowed).  A record without an id gets one. */
 void vault_put(struct vault *v, struct vault_record *r, int fd);
 
+/* Go on without the keeper, because of @err, and say so. */
+void vault_lose(struct vault *v, int err);
+
 void vault_drop(struct vault *v, uint64_t id);
 
 /* The device @number is live. */

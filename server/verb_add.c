@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,8 @@
 #include "sizes.h"
 #include "state.h"
 #include "verbs.h"
+
+#define ADD_PATIENCE_MS 30000
 
 /* 0, or the exit status to end with. */
 static int parse(int argc, char **argv, struct options *o, int *ret_status)
@@ -155,6 +158,18 @@ static int run(struct start *s)
 	return keeper_run(&keeper);
 }
 
+/* A driver that is stuck makes everybody wait who adds a device. */
+static void say_when_it_takes_long(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	if (poll(&p, 1, ADD_PATIENCE_MS) == 0)
+		log_line(LOG_WARN,
+			 "the driver has not made the device in %d seconds; waiting "
+			 "(the kernel's log may say why)",
+			 ADD_PATIENCE_MS / 1000);
+}
+
 static int run_in_background(struct start *s)
 {
 	unsigned int device;
@@ -175,6 +190,7 @@ static int run_in_background(struct start *s)
 		return run(s);
 	}
 	close(fds[1]);
+	say_when_it_takes_long(fds[0]);
 	while ((n = read(fds[0], &device, sizeof(device))) < 0 && errno == EINTR)
 		;
 	if (n == sizeof(device)) {

@@ -9,7 +9,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -82,42 +84,84 @@ static int stop_server(const struct state *state)
 	return ret ? ret : disk_is_there(state->device) ? -ESRCH : 0;
 }
 
-/* No server: the driver itself must be asked. */
-static int remove_orphan(unsigned int device)
+/*
+ * What may wait for a driver that does not answer any more is done by a child, which is
+ * given up after @ms.  Returns its exit status; -ETIMEDOUT.
+ */
+static int in_child(int (*work)(unsigned int device), unsigned int device, int ms)
+{
+	struct pollfd gone = { .events = POLLIN };
+	pid_t pid = fork();
+	int status = 0;
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		_exit(work(device));
+	gone.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (gone.fd >= 0 && poll(&gone, 1, ms) == 0) {
+		kill(pid, SIGKILL);
+		close(gone.fd);
+		return -ETIMEDOUT;
+	}
+	waitpid(pid, &status, 0);
+	if (gone.fd >= 0)
+		close(gone.fd);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
+}
+
+/* No server: the driver itself must be asked.  0 or an errno, positive. */
+static int ask_driver_to_remove(unsigned int device)
 {
 	struct ublksrv_ctrl_dev_info info;
 	struct ctrl ctrl;
 	int ret = ctrl_open(&ctrl);
 
 	if (ret)
-		return ret;
+		return -ret;
 	ret = ctrl_get_info(&ctrl, device, &info);
-	if (ret == -ENODEV) {
-		ctrl_close(&ctrl);
-		return ret;
-	}
 	if (!ret)
 		ret = ctrl_stop_dev(&ctrl, device);
+	else if (ret == -ENODEV)
+		return ENODEV;
 	if (!ret || ret == -ENODEV)
 		ret = ctrl_del_dev(&ctrl, device);
-	ctrl_close(&ctrl);
-	return ret;
+	return -ret;
+}
+
+static int remove_orphan(unsigned int device)
+{
+	int ret = in_child(ask_driver_to_remove, device, DEL_DEADLINE_MS);
+
+	return ret > 0 ? -ret : ret;
 }
 
 /*
- * Mounted, swapped to, or below another block device: open(2) with O_EXCL tells.
- * A device that nobody serves is removed all the same: nothing can be written back.
+ * Mounted, swapped to, or below another block device: open(2) with O_EXCL tells.  What the
+ * page cache still holds is written back while somebody serves it: the driver fails it
+ * when it is stopped.
  */
-static bool in_use(unsigned int device)
+static int look_and_flush(unsigned int device)
 {
 	char path[32];
 	int fd;
 
 	snprintf(path, sizeof(path), "/dev/ublkb%u", device);
 	fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-	if (fd >= 0)
-		close(fd);
-	return fd < 0 && errno == EBUSY;
+	if (fd < 0)
+		return errno == EBUSY ? EBUSY : 0;
+	return fsync(fd) < 0 ? errno : 0;
+}
+
+/* A device that nobody serves is removed all the same: nothing can be written back. */
+static bool in_use(unsigned int device)
+{
+	int ret = in_child(look_and_flush, device, DEL_DEADLINE_MS);
+
+	if (ret && ret != EBUSY)
+		log_line(LOG_WARN, "/dev/ublkb%u: what the page cache holds cannot be written: %s",
+			 device, strerror(ret < 0 ? -ret : ret));
+	return ret == EBUSY;
 }
 
 static int del_device(unsigned int device, bool force)
@@ -138,16 +182,19 @@ static int del_device(unsigned int device, bool force)
 	state_close(state);
 	if (ret == -ESRCH) {
 		ret = remove_orphan(device);
-		state_remove(device);
+		if (ret != -ETIMEDOUT)
+			state_remove(device);
 		if (ret == -ENODEV && !known)
 			ret = 0; /* only the files were left */
 	}
 	if (ret == -ENODEV)
 		return log_error(ret, "there is no device %u (ublkzc list)", device);
 	if (ret == -ETIMEDOUT)
-		return log_error(ret,
-				 "the server of /dev/ublkb%u does not stop; is the device in use?",
-				 device);
+		return log_error(
+			ret,
+			"/dev/ublkb%u: neither server nor driver stop it; is it in use? The "
+			"kernel's log may say more",
+			device);
 	if (!ret)
 		wait_for_number(device);
 	return ret ? log_error(ret, "remove device %u", device) : 0;
