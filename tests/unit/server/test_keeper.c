@@ -108,6 +108,16 @@ static int waits_for_the_end(struct vault *v, void *arg)
 	return 0;
 }
 
+/* As one that could not send everything: what the keeper has is not all there is. */
+static int goes_on_alone_and_dies(struct vault *v, void *arg)
+{
+	(void)arg;
+	vault_ready(v, 9);
+	if (write(v->fd, "?", 1) == 1)
+		die();
+	return 0;
+}
+
 /* ---- successors ---- */
 
 static void note_records(struct vault *v)
@@ -224,6 +234,14 @@ static void a_server_that_never_was_live_has_no_successor(void **state)
 	assert_true(diary_says("failed;"));
 }
 
+static void incomplete_records_are_not_inherited(void **state)
+{
+	(void)state;
+	assert_int_equal(status_of(start_keeper(goes_on_alone_and_dies, "records", "")),
+			 EXIT_FAILURE);
+	assert_true(diary_says("ready 9;"));
+}
+
 static void a_device_that_is_gone_ends_it(void **state)
 {
 	(void)state;
@@ -288,6 +306,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(what_was_said_before_death_is_inherited),
 		T(a_server_that_never_was_live_has_no_successor),
+		T(incomplete_records_are_not_inherited),
 		T(a_device_that_is_gone_ends_it),
 		T(successors_that_die_are_replaced),
 		T(a_signal_stops_both),

@@ -14,7 +14,7 @@
 
 #include "common/log.h"
 #include "server/closer.h"
-#include "server/listener.h"
+#include "server/listener_internal.h"
 #include "tests/unit/cmocka_all.h"
 
 static struct registry registry;
@@ -553,6 +553,49 @@ static void budgets_of_a_user_hold(void **state)
 	close(more);
 }
 
+/* However many connections it scans by. */
+static void what_scans_find_counts_for_the_user(void **state)
+{
+	const size_t len = 2 << 20;
+	char *shared = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int fds[2];
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_ptr_not_equal(shared, MAP_FAILED);
+	b.max_bytes = l.limits.max_client_bytes = 8 << 20;
+	l.limits.max_user_bytes = 3 << 20;
+	chmod(dir, 0755);
+	for (int i = 0; i < 2; i++) {
+		struct wire_reply reply;
+
+		fds[i] = dial_as(65534);
+		assert_int_equal(ask(fds[i], WIRE_HELLO, 0, 0, 0).status, 0);
+		reply = ask(fds[i], WIRE_SCAN, -1, 0, 0);
+		assert_int_equal(reply.max_bytes, i == 0 ? len : 0);
+		assert_true(reply.refused >= (unsigned int)i);
+	}
+	assert_int_equal(ask(fds[0], WIRE_SCAN, -1, 0, 0).max_bytes, len);
+	close(fds[0]);
+	listener_run(&l);
+	assert_int_equal(ask(fds[1], WIRE_SCAN, -1, 0, 0).max_bytes, len);
+	close(fds[1]);
+	munmap(shared, len);
+}
+
+static void a_log_is_not_filled(void **state)
+{
+	unsigned int said = 0;
+
+	(void)state;
+	while (!listener_may_say()) /* others have said much this second */
+		usleep(10000);
+	for (int i = 0; i < 1000; i++)
+		said += listener_may_say();
+	assert_true(said < 10 * LISTENER_LINES); /* seconds may pass meanwhile */
+}
+
 static void what_the_kernel_refuses_uses_up_no_budget(void **state)
 {
 	int fd = greeted();
@@ -679,6 +722,8 @@ int main(void)
 		T(memory_for_writing_to_the_device_wants_a_proof_for_writing),
 		T(budgets_of_a_client_hold),
 		T(budgets_of_a_user_hold),
+		T(what_scans_find_counts_for_the_user),
+		T(a_log_is_not_filled),
 		T(what_the_kernel_refuses_uses_up_no_budget),
 		T(without_a_good_proof_there_is_no_session),
 		T(nonsense_ends_the_connection_only),
