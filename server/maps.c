@@ -10,7 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
+
+#include "memory_fs.h"
 
 #define SHIM_ARENA_NAME "/memfd:ublkzc:"
 
@@ -31,7 +34,7 @@ static int hex(char **at, char end, uint64_t *ret)
 int maps_parse(char *line, struct maps_entry *ret)
 {
 	char *at = line;
-	uint64_t skipped;
+	uint64_t maj, min;
 
 	line[strcspn(line, "\n")] = '\0';
 	if (hex(&at, '-', &ret->start) || hex(&at, ' ', &ret->end) || strlen(at) < 5 ||
@@ -41,8 +44,9 @@ int maps_parse(char *line, struct maps_entry *ret)
 	ret->writable = at[1] == 'w';
 	ret->shared = at[3] == 's';
 	at += 5;
-	if (hex(&at, ' ', &ret->offset) || hex(&at, ':', &skipped) || hex(&at, ' ', &skipped))
+	if (hex(&at, ' ', &ret->offset) || hex(&at, ':', &maj) || hex(&at, ' ', &min))
 		return -EINVAL;
+	ret->dev = makedev((unsigned int)maj, (unsigned int)min);
 	at += strcspn(at, " "); /* the inode number */
 	ret->name = at + strspn(at, " ");
 	return ret->start < ret->end ? 0 : -EINVAL;
@@ -85,10 +89,8 @@ int maps_open(pid_t pid, const struct maps_entry *e)
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid, e->start,
 		 e->end);
-	/* A disk's file must not even be opened for writing. */
-	if (statfs(path, &fs) < 0)
-		return -errno;
-	if (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC)
+	/* A disk's file must not even be opened for writing, FUSE's not even be asked. */
+	if (!memory_fs(pid, e->dev))
 		return -EMEDIUMTYPE;
 	fd = open(path, (e->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)

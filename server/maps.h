@@ -18,6 +18,7 @@
 struct maps_entry {
 	uint64_t start, end; /* addresses in that process */
 	uint64_t offset;     /* bytes into the file */
+	dev_t dev;	     /* of its file system; btrfs says another than stat(2) */
 	bool readable, writable, shared;
 	const char *name; /* in the line that was parsed; may be empty */
 };

@@ -7,12 +7,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "server/attach.h"
 #include "server/maps.h"
+#include "server/memory_fs.h"
 #include "server/scan.h"
 #include "tests/unit/cmocka_all.h"
 
@@ -89,7 +91,14 @@ static bool may_open(void)
 {
 	char *p = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct maps_entry e = { .start = (uint64_t)p, .end = (uint64_t)p + MIB, .writable = true };
-	int fd = maps_open(getpid(), &e);
+	int memory = memfd_create("memory", 0);
+	struct stat st;
+	int fd;
+
+	assert_int_equal(fstat(memory, &st), 0);
+	close(memory);
+	e.dev = st.st_dev; /* anonymous shared memory is on the same file system */
+	fd = maps_open(getpid(), &e);
 
 	munmap(p, MIB);
 	if (fd >= 0)
@@ -509,11 +518,36 @@ static void nobody_is_attached_that_is_not_there(void **state)
 	assert_int_equal(attach_remove(&a, pid), -ENOENT);
 }
 
+static dev_t device_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_dev;
+}
+
+static void memory_is_known_by_its_device(void **state)
+{
+	int huge = memfd_create("huge", MFD_HUGETLB);
+	struct stat st;
+
+	(void)state;
+	assert_true(memory_fs(getpid(), device_of("/dev/shm")));
+	assert_false(memory_fs(getpid(), device_of("/proc"))); /* no disk either */
+	assert_false(memory_fs(getpid(), device_of("/")));
+	if (huge >= 0) {
+		assert_int_equal(fstat(huge, &st), 0);
+		assert_true(memory_fs(getpid(), st.st_dev));
+		close(huge);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parses_lines),
 		cmocka_unit_test(refuses_lines),
+		cmocka_unit_test(memory_is_known_by_its_device),
 		cmocka_unit_test_setup_teardown(finds_each_kind_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(parts_of_a_file_never_overlap, setup, teardown),
 		cmocka_unit_test_setup_teardown(refusals_are_counted, setup, teardown),
