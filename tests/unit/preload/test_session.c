@@ -417,7 +417,7 @@ static void an_older_server_that_fails_us_is_not_asked_at_every_open(void **stat
 	static const enum manner manners[] = { SILENT, HANGS_UP, REFUSING };
 
 	(void)state;
-	config.connect_ms = 100;
+	config.connect_ms = 1000;
 	for (unsigned int i = 0; i < 3; i++) {
 		struct fake f;
 		unsigned int offered;
