@@ -16,10 +16,10 @@ expect_listed() { # DESCRIPTION
     fi
 }
 
-# ROUNDS times writes random data out of so many random pieces of three buffers, and reads
-# it into others. SHIFT bytes off the pages.
+# ROUNDS times, or (0) until the file "stop" is there, writes random data out of so many
+# random pieces of three buffers, and reads it into others. SHIFT bytes off the pages.
 cat >"$SCRATCH/vectors.py" <<'PYTHON'
-import mmap, os, random, sys
+import itertools, mmap, os, random, sys
 
 device, (piece, count, rounds, shift) = sys.argv[1], map(int, sys.argv[2:])
 SIZE = 1 << 20
@@ -28,7 +28,10 @@ pieces = [memoryview(b)[at:at + piece]
           for b in buffers for at in range(shift, SIZE - piece, piece)]
 fd = os.open(device, os.O_RDWR | os.O_DIRECT)
 random.seed(piece)
-for i in range(rounds):
+stop = os.path.join(os.path.dirname(sys.argv[0]), "stop")
+for i in range(rounds) if rounds else itertools.count():
+    if os.path.exists(stop):
+        break
     chosen = random.sample(pieces, 2 * count)
     data = os.urandom(count * piece)
     for n, p in enumerate(chosen[:count]):
@@ -48,10 +51,10 @@ vectors() { # BYTES COUNT ROUNDS SHIFT
 pieces() { # TARGET, BYTES...
     local target=$1 piece
     shift
-    measure_share vectors "$1" 1 40 0
+    measure_share vectors "$1" 1 20 0
     expect_share_at_least 950 "$target, one piece"
     for piece in "$@"; do
-        measure_share vectors "$piece" 12 40 0
+        measure_share vectors "$piece" 12 20 0
         expect_listed "$target, pieces of $piece bytes"
     done
     [ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"
@@ -69,10 +72,10 @@ if lists; then
     modprobe loop
     loop=$(losetup --find --show "$SCRATCH/loop.img")
     start -t file "$loop"
-    vectors 4096 12 40 4
+    vectors 4096 12 20 4
     [ "$(stat_get .scattered)" = 0 ] || fail "misaligned for the storage: $(stat_json)"
     [ "$(stat_get .not_zero_copy.misaligned)" -gt 0 ] || fail "nothing was misaligned"
-    measure_share vectors 4096 12 40 0
+    measure_share vectors 4096 12 20 0
     expect_listed "aligned for direct I/O to a block device"
     "$UBLKZC" del -n "$ID"
     losetup --detach "$loop"
@@ -87,7 +90,7 @@ expect_listed "merged requests"
 
 # The server dies meanwhile, three times.
 start_file 32M
-vectors 4096 12 400 0 &
+vectors 4096 12 0 0 &
 program=$!
 for _ in 1 2 3; do
     sleep 1
@@ -95,6 +98,7 @@ for _ in 1 2 3; do
     kill -9 "$(stat_get .pid)"
     wait_for eval "[ \$(stat_get .recoveries) -gt $before ]"
 done
+touch "$SCRATCH/stop"
 wait $program || fail "what was read is not what was written"
 wait_for nothing_registered
 wait_for none_pinned
