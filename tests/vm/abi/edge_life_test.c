@@ -114,10 +114,49 @@ static void requests_of_a_dead_server_are_looked_up_anew(void **state)
 	assert_nothing_pinned();
 }
 
-/* Whoever waits may be killed, and the next one who unregisters waits in his place. */
+/* Hold back a read of the first page at @read->buf. */
+static void hold_a_read(struct abi_server *s, struct read_call *read, pthread_t *reader)
+{
+	s->hold_slow = 1;
+	pthread_create(reader, NULL, read_thread, read);
+	while (!s->nr_held)
+		usleep(1000);
+}
+
+/* A process that unregisters buffer 0 through @ctrl; back when it waits. @p is in the buffer. */
+static pid_t unregister_in_a_process(struct abi_server *s, struct ctrl *ctrl, uint8_t *p)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		ctrl_unreg_buf(ctrl, s->device, 0, s);
+		pause();
+	}
+	assert_true(pid > 0);
+	while (read_matches(s, p, PAGE))
+		usleep(1000);
+	return pid;
+}
+
+static int result_of(struct ctrl *ctrl)
+{
+	struct io_uring_cqe *cqe;
+	void *cookie;
+	int res;
+
+	assert_int_equal(io_uring_wait_cqe(&ctrl->ring, &cqe), 0);
+	assert_int_equal(ctrl_collect(ctrl, &cookie, &res), 1);
+	return res;
+}
+
+/*
+ * Whoever waits may be killed, and the next one who unregisters waits in his place. The ring is
+ * the parent's too, who sees what became of the command.
+ */
 static void unregistering_can_be_killed(void **state)
 {
 	struct abi_server s;
+	struct ctrl ctrl;
 	uint8_t *p = shared_pages(8);
 	struct read_call read = {
 		.s = &s, .buf = p, .len = PAGE, .at = ABI_SLOW_OFFSET - ABI_TEST_OFFSET
@@ -131,20 +170,15 @@ static void unregistering_can_be_killed(void **state)
 		print_message("the stock driver waits whatever happens\n");
 		skip();
 	}
+	assert_int_equal(ctrl_open(&ctrl), 0);
 	add_zc(&s);
 	abi_start(&s);
 	assert_int_equal(abi_reg(&s, p, 4 * PAGE, 0), 0);
-	s.hold_slow = 1;
-	pthread_create(&reader, NULL, read_thread, &read);
-	while (!s.nr_held)
-		usleep(1000);
-	pid = fork();
-	if (pid == 0)
-		_exit(abi_unreg(&s, 0) == 0 ? 0 : 1);
-	while (read_matches(&s, p + 2 * PAGE, PAGE)) /* until it has begun */
-		usleep(1000);
+	hold_a_read(&s, &read, &reader);
+	pid = unregister_in_a_process(&s, &ctrl, p + 2 * PAGE);
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(result_of(&ctrl), -EINTR);
 	assert_int_equal(s.nr_held, 1);
 	assert_true(pinned() >= 4);
 	assert_int_equal(abi_reg(&s, p + 4 * PAGE, PAGE, 0), 1); /* the index is taken still */
@@ -158,7 +192,47 @@ static void unregistering_can_be_killed(void **state)
 	assert_int_equal(read.res, PAGE);
 	assert_int_equal(abi_unreg(&s, 0), -ENOENT);
 	abi_del(&s);
+	ctrl_close(&ctrl);
 	munmap(p, 8 * PAGE);
+	assert_nothing_pinned();
+}
+
+/* None is told that the buffer is gone while its pages are pinned. */
+static void all_who_unregister_a_buffer_wait(void **state)
+{
+	struct abi_server s;
+	uint8_t *p = shared_pages(4);
+	struct read_call read = {
+		.s = &s, .buf = p, .len = PAGE, .at = ABI_SLOW_OFFSET - ABI_TEST_OFFSET
+	};
+	struct unreg_call unreg[3];
+	pthread_t reader, threads[3];
+	int nr_done = 0;
+
+	(void)state;
+	add_zc(&s);
+	abi_start(&s);
+	assert_int_equal(abi_reg(&s, p, 4 * PAGE, 0), 0);
+	hold_a_read(&s, &read, &reader);
+	for (int i = 0; i < 3; i++) {
+		unreg[i] = (struct unreg_call){ .s = &s, .index = 0, .res = 1 };
+		pthread_create(&threads[i], NULL, unreg_thread, &unreg[i]);
+	}
+	usleep(500000);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(unreg[i].res, 1);
+	s.hold_slow = 0;
+	pthread_join(reader, NULL);
+	for (int i = 0; i < 3; i++) {
+		pthread_join(threads[i], NULL);
+		nr_done += unreg[i].res == 0;
+		assert_true(unreg[i].res == 0 || unreg[i].res == -ENOENT);
+	}
+	assert_int_equal(nr_done, 1);
+	assert_int_equal(pinned(), 0);
+	assert_int_equal(abi_reg(&s, p, 4 * PAGE, 0), 0); /* the index is free */
+	abi_del(&s);
+	munmap(p, 4 * PAGE);
 	assert_nothing_pinned();
 }
 
@@ -195,6 +269,7 @@ int main(void)
 		cmocka_unit_test(buffers_outlive_the_server),
 		cmocka_unit_test(requests_of_a_dead_server_are_looked_up_anew),
 		cmocka_unit_test(unregistering_can_be_killed),
+		cmocka_unit_test(all_who_unregister_a_buffer_wait),
 		cmocka_unit_test(deleting_releases_buffers_in_any_state),
 	};
 
