@@ -132,6 +132,7 @@ int abi_add(struct abi_server *s, uint64_t flags)
 			.dev_sectors = ABI_DEVICE_BYTES >> 9,
 		},
 	};
+	uint64_t features;
 	int ret;
 
 	memset(s, 0, sizeof(*s));
@@ -141,13 +142,17 @@ int abi_add(struct abi_server *s, uint64_t flags)
 	ret = ctrl_open(&s->ctrl);
 	if (ret)
 		die("control device", ret);
+	/* Linux 7 looks for partitions while others already work: its reads would be held up
+	 * with a server that a test kills, and everybody who closes the disk with them. */
+	if (!ctrl_get_features(&s->ctrl, &features))
+		info.flags |= features & UBLK_F_NO_AUTO_PART_SCAN;
 	ret = ctrl_add_dev(&s->ctrl, &info);
 	if (ret < 0) {
 		ctrl_close(&s->ctrl);
 		return ret;
 	}
 	s->device = info.dev_id;
-	s->flags = info.flags;
+	s->flags = info.flags & ~UBLK_F_NO_AUTO_PART_SCAN;
 	if (s->flags & UAPI_F_SHMEM_SEGS) {
 		s->lists = calloc((size_t)ABI_DEPTH * UAPI_SHMEM_SEGS_MAX, sizeof(*s->lists));
 		if (!s->lists)
