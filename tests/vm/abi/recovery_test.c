@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -86,6 +87,7 @@ __attribute__((noreturn)) static void serve(const struct device *d, unsigned int
 	struct io_uring_cqe *cqe;
 	struct io_uring ring;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* should the test fail */
 	if (io_uring_queue_init(d->all, &ring, 0) || io_uring_register_files(&ring, &char_fd, 1))
 		_exit(1);
 	for (unsigned int q = 0; q < d->nr_queues; q++)
