@@ -39,14 +39,16 @@ struct device {
 	int shm_result;		 /* of the --shm-file being registered */
 };
 
-/* device_setup.c: steps of setting up; 0 or a negative errno that was logged. */
+/* Steps of setting up; 0 or a negative errno that was logged.  device_setup.c: */
 int device_open_events(struct device *d);
 int device_open_target(struct device *d);
+int device_create_state(struct device *d);
+int device_start_queues(struct device *d);
+/* device_driver.c: */
 int device_add(struct device *d);
 int device_open_char(struct device *d);
-int device_create_state(struct device *d);
+/* device_memory.c: */
 int device_open_listener(struct device *d);
-int device_start_queues(struct device *d);
 int device_register_shm_files(struct device *d);
 
 /* device_recover.c: the same for a device whose server died. */
@@ -56,7 +58,7 @@ int device_adopt(struct device *d, unsigned int number); /* by hand */
 /* device_resize.c: a listener's resize; @arg is the device. */
 int device_resize(void *arg, uint64_t *size, enum wire_reason *ret_reason);
 
-/* Hand results of the driver to the buffers that they are for. */
+/* device_memory.c: hand results of the driver to the buffers that they are for. */
 void device_collect(struct device *d);
 
 #endif

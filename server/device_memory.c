@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/* device_memory.c - clients' memory: the driver below the buffers, and who brings it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/wire.h"
+#include "device_internal.h"
+
+/* ---- the driver as the buffers' backend ---- */
+
+static int backend_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie)
+{
+	struct device *d = arg;
+
+	if (!d->shmem_zc)
+		return -EOPNOTSUPP;
+	return ctrl_reg_buf(&d->ctrl, d->info.dev_id, reg, cookie);
+}
+
+static int backend_unreg(void *arg, unsigned int index, void *cookie)
+{
+	struct device *d = arg;
+
+	return ctrl_unreg_buf(&d->ctrl, d->info.dev_id, index, cookie);
+}
+
+static void answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
+		   unsigned int index, uint64_t len)
+{
+	struct device *d = arg;
+
+	if (client)
+		listener_answer(&d->listener, client, seq, status, reason, index, len);
+	else
+		d->shm_result = status;
+}
+
+void device_collect(struct device *d)
+{
+	void *cookie;
+	int res;
+
+	while (d->ctrl.fd >= 0 && ctrl_collect(&d->ctrl, &cookie, &res))
+		buffers_finished(&d->buffers, cookie, res);
+}
+
+/* ---- who brings memory ---- */
+
+/* Before START_DEV there is no disk to stop, so this costs clients nothing. */
+static int register_shm_file(struct device *d, const char *path)
+{
+	struct buffer_request req = { 0 };
+	enum wire_reason reason;
+	struct stat st;
+	int ret;
+
+	req.fd = open(path, O_RDWR | O_CLOEXEC);
+	if (req.fd < 0 || fstat(req.fd, &st) < 0) {
+		ret = log_error(-errno, "--shm-file %s", path);
+		goto out;
+	}
+	req.len = (uint64_t)st.st_size;
+	if (!S_ISREG(st.st_mode) || !req.len || req.len % (uint64_t)sysconf(_SC_PAGESIZE)) {
+		ret = log_error(-EINVAL, "--shm-file %s: not a file of whole pages (%llu bytes)",
+				path, (unsigned long long)req.len);
+		goto out;
+	}
+	d->shm_result = 1;
+	ret = buffers_add(&d->buffers, &req, &reason);
+	while (!ret && d->shm_result > 0) {
+		struct pollfd ring = { .fd = ctrl_fd(&d->ctrl), .events = POLLIN };
+
+		poll(&ring, 1, -1);
+		device_collect(d);
+	}
+	if (!ret)
+		ret = d->shm_result;
+	if (ret)
+		log_error(ret, "--shm-file %s: register %llu bytes", path,
+			  (unsigned long long)req.len);
+out:
+	if (req.fd >= 0)
+		close(req.fd);
+	return ret;
+}
+
+int device_register_shm_files(struct device *d)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; d->shmem_zc && !ret && i < d->options->nr_shm_files; i++)
+		ret = register_shm_file(d, d->options->shm_files[i]);
+	return ret;
+}
+
+static uint64_t three_quarters_of_memory(void)
+{
+	struct sysinfo info;
+
+	if (sysinfo(&info) < 0)
+		return 1ULL << 30;
+	return (uint64_t)info.totalram * info.mem_unit / 4 * 3;
+}
+
+int device_open_listener(struct device *d)
+{
+	const struct options *o = d->options;
+	uint64_t most = three_quarters_of_memory();
+
+	d->buffers = (struct buffers){
+		.registry = &d->registry,
+		.backend = { .arg = d, .reg = backend_reg, .unreg = backend_unreg },
+		.answer = answer,
+		.answer_arg = d,
+		.max_bytes = o->max_bytes ? o->max_bytes : most,
+		.vault = d->vault,
+	};
+	d->listener = (struct listener){
+		.device = d->info.dev_id,
+		.limits = { .max_clients = o->max_clients,
+			    .max_user_clients = o->max_user_clients,
+			    .max_buffers = o->max_buffers,
+			    .max_client_bytes = o->max_client_bytes ? o->max_client_bytes : most,
+			    .max_user_bytes = o->max_user_bytes ? o->max_user_bytes : most,
+			    .hello_timeout = LISTENER_HELLO_TIMEOUT },
+		.buffers = &d->buffers,
+		.vault = d->vault,
+		.socket = d->socket_fd,
+		.legacy = d->legacy_fd,
+		.resize = device_resize,
+		.resize_arg = d,
+		.judge_proof = listener_judge_proof,
+	};
+	d->listening = true;
+	return listener_open(&d->listener, WIRE_DIR, WIRE_LEGACY_DIR);
+}
