@@ -18,6 +18,14 @@
 
 #include "arena.h"
 
+/* The function compares the address that is its first argument, and reads nothing there:
+ * glibc says so of mlock(), and a compiler that believes it warns of what we call. */
+#if defined(__has_attribute) && __has_attribute(access)
+#define ADDRESS_ONLY __attribute__((access(none, 1)))
+#else
+#define ADDRESS_ONLY
+#endif
+
 /* Split further, and munmap or mprotect of a part fails with ENOMEM, as it does
  * in the kernel at vm.max_map_count. */
 #define EXTENTS_MAX 2048U
@@ -50,7 +58,7 @@ static inline bool extent_shared_over_fork(const struct extent *e)
 
 /* Does the range meet captured memory?  No lock; exact for memory that the
  * caller may rightly name. */
-bool extents_touch(const void *addr, size_t len);
+ADDRESS_ONLY bool extents_touch(const void *addr, size_t len);
 
 /* All of @a is mapped, with @prot.  -ENOMEM. */
 int extents_add(const struct arena *a, int prot);

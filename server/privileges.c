@@ -80,7 +80,8 @@ static void keep(const unsigned int *caps, unsigned int nr)
 	unsigned int had = 0;
 
 	/* A server that was not given one of them does without: asking for it would fail. */
-	capng_get_caps_process();
+	if (capng_get_caps_process())
+		log_line(LOG_WARN, "own capabilities cannot be read: errno %d", errno);
 	for (unsigned int i = 0; i < nr; i++)
 		had |= (unsigned int)capng_have_capability(CAPNG_PERMITTED, caps[i]) << i;
 	capng_clear(CAPNG_SELECT_BOTH);
