@@ -18,9 +18,9 @@ if [ -z "${OWN_MOUNTS-}" ]; then
     OWN_MOUNTS=1 exec unshare --mount --propagation private "$0" "$@"
 fi
 
-# enter_root SUITE: sets BASE, which is read-only, and WORK with the changes in root/
+# enter_root SUITE [KIND]: sets BASE, which is read-only, and WORK with the changes in root/
 enter_root() {
-    BASE=$("$HERE/root" "$1")
+    BASE=$("$HERE/root" "${2:-modules}" "$1")
     WORK=$(mktemp -d "$CACHE/packaging.XXXXXX")
     trap 'umount -R "$WORK/root" 2>/dev/null || :; umount "$WORK/rw" 2>/dev/null || :
         rm -rf "$WORK"' EXIT
