@@ -22,6 +22,9 @@ fail() {
     exit 1
 }
 
+# times FEW MANY: how often what differs by chance is repeated, in ./runtests and in tests/full
+times() { if [ -n "${FULL-}" ]; then echo "$2"; else echo "$1"; fi; }
+
 finish() {
     local status=$?
     cd /

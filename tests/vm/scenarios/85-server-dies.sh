@@ -48,13 +48,13 @@ verify_through_kills() {
 something_is_zero_copy() { [ "$(byte_counts | cut -d' ' -f1)" -gt 1000000 ]; }
 
 start_file 128M -q 2
-verify_through_kills 20
+verify_through_kills "$(times 8 20)"
 wait_for nothing_registered
 wait_for none_pinned
 
 # A RAM disk's contents are in the keeper's hands.
 start -t mem --size 128M
-verify_through_kills 5
+verify_through_kills "$(times 2 5)"
 wait_for nothing_registered
 
 # The keeper dies: the server serves on. Then both: recovery by hand.

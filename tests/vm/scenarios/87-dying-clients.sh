@@ -3,7 +3,7 @@
 # byte or say nothing hold up nobody. CLIENTS and SEED can be set.
 . "$(dirname "$0")/../lib.sh"
 
-CLIENTS=${CLIENTS:-500}
+CLIENTS=${CLIENTS:-$(times 100 500)}
 SEED=${SEED:-$RANDOM}
 verify() {
     LD_PRELOAD=$SHIM run_fio --name=v --filename="$DEVICE" --direct=1 --rw=randwrite --bs=64k \
