@@ -25,6 +25,7 @@ int device_open_target(struct device *d)
 		.path = o->path,
 		.read_only = o->read_only,
 		.buffered = o->buffered,
+		.force = o->force,
 		.size = o->size,
 		.block_size = o->block_size,
 		.fd = inherited,

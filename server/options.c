@@ -17,6 +17,7 @@ enum long_only {
 	OPT_BLOCK_SIZE,
 	OPT_MAX_IO,
 	OPT_BUFFERED,
+	OPT_FORCE,
 	OPT_COPY_ONLY,
 	OPT_MERGES,
 	OPT_SHM_FILE,
@@ -46,6 +47,8 @@ static const struct option_row rows[] = {
 	{ OPT_BLOCK_SIZE, "block-size", "BYTES", "logical block size: 512, 1024, 2048 or 4096" },
 	{ OPT_MAX_IO, "max-io", "SIZE", "largest request; 4k..32M, default 1M" },
 	{ OPT_BUFFERED, "buffered", NULL, "file: use the page cache, not direct I/O" },
+	{ OPT_FORCE, "force", NULL,
+	  "file: also a block device that is mounted or otherwise in use" },
 	{ OPT_COPY_ONLY, "copy-only", NULL, "no shared-memory zero copy, to compare" },
 	{ OPT_MERGES, "merges", NULL,
 	  "let the kernel merge neighbouring requests; merged ones are copied" },
@@ -201,6 +204,9 @@ static int apply(struct options *o, const struct option_row *row, const char *va
 		return set_max_io(o, row, value);
 	case OPT_BUFFERED:
 		o->buffered = true;
+		return 0;
+	case OPT_FORCE:
+		o->force = true;
 		return 0;
 	case OPT_COPY_ONLY:
 		o->copy_only = true;

@@ -35,6 +35,7 @@ struct options {
 	uint32_t max_io;     /* bytes */
 	bool read_only;
 	bool buffered;
+	bool force;
 	bool copy_only; /* do not ask for shared-memory zero copy */
 	bool merges;	/* leave merging of neighbouring requests on */
 	bool verbose;

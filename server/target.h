@@ -60,6 +60,7 @@ struct target {
 	const char *path;      /* borrowed from the options; NULL without one */
 	bool read_only;	       /* in: asked for; out: the storage is so */
 	bool buffered;	       /* in: do not use direct I/O */
+	bool force;	       /* in: also if somebody else has the storage */
 	_Atomic uint64_t size; /* bytes, a multiple of block_size; may grow */
 	uint32_t block_size;   /* logical block size: bytes, 512..4096; in: 0 or asked for */
 	uint32_t memory_align; /* bytes a data pointer must be aligned to; 1: any */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,6 +18,7 @@
 
 #include "common/log.h"
 #include "ctrl.h"
+#include "holders.h"
 #include "sizes.h"
 #include "state.h"
 #include "verbs.h"
@@ -137,9 +139,9 @@ static int remove_orphan(unsigned int device)
 }
 
 /*
- * Mounted, swapped to, or below another block device: open(2) with O_EXCL tells.  What the
- * page cache still holds is written back while somebody serves it: the driver fails it
- * when it is stopped.
+ * Mounted, swapped to, or below another block device or server: open(2) with O_EXCL tells.  What
+ * the page cache still holds is written back while somebody serves it: the driver fails it when it
+ * is stopped.
  */
 static int look_and_flush(unsigned int device)
 {
@@ -164,7 +166,23 @@ static bool in_use(unsigned int device)
 	return ret == EBUSY;
 }
 
-static int del_device(unsigned int device, bool force)
+static int refuse(unsigned int device)
+{
+	struct stat st = { 0 };
+	char holders[256];
+	char path[32];
+
+	snprintf(path, sizeof(path), "/dev/ublkb%u", device);
+	stat(path, &st);
+	holders_describe(st.st_rdev, holders, sizeof(holders));
+	return log_error(-EBUSY,
+			 "%s is in use: %s (--force removes it all the same, and loses what was "
+			 "not written back)",
+			 path, holders);
+}
+
+/* @ret_busy: it is in use; then nothing is said. */
+static int del_device(unsigned int device, bool force, bool *ret_busy)
 {
 	const struct state *state = NULL;
 	int known = state_open(device, &state);
@@ -172,11 +190,8 @@ static int del_device(unsigned int device, bool force)
 
 	if (!force && !known && state_alive(state) && in_use(device)) {
 		state_close(state);
-		return log_error(-EBUSY,
-				 "/dev/ublkb%u is mounted, or used by another block device or as "
-				 "swap (--force removes it all the same, and loses what was not "
-				 "written back)",
-				 device);
+		*ret_busy = true;
+		return -EBUSY;
 	}
 	ret = known ? -ESRCH : stop_server(state);
 	state_close(state);
@@ -202,16 +217,49 @@ static int del_device(unsigned int device, bool force)
 
 struct all {
 	bool force;
+	bool last; /* what is in use now stays so */
 	bool failed;
+	unsigned int nr_removed;
+	unsigned int nr_busy;
 };
 
 static int del_each(unsigned int device, void *arg)
 {
 	struct all *all = arg;
+	bool busy = false;
 
-	if (del_device(device, all->force))
+	if (!del_device(device, all->force, &busy)) {
+		all->nr_removed++;
+	} else if (busy && !all->last) {
+		all->nr_busy++;
+	} else {
 		all->failed = true;
+		if (busy)
+			refuse(device);
+	}
 	return 0;
+}
+
+/* One device can be the storage of another: again, for as long as that helps. */
+static bool del_all(bool force)
+{
+	struct all all = { .force = force };
+	bool failed;
+
+	do {
+		all.last = all.nr_busy && !all.nr_removed;
+		all.nr_busy = all.nr_removed = 0;
+		failed = state_for_each(del_each, &all) || all.failed;
+	} while (all.nr_busy);
+	return !failed;
+}
+
+static int del_one(unsigned int device, bool force)
+{
+	bool busy = false;
+	int ret = del_device(device, force, &busy);
+
+	return busy ? refuse(device) : ret;
 }
 
 int verb_del(int argc, char **argv)
@@ -224,7 +272,7 @@ int verb_del(int argc, char **argv)
 		{ 0 },
 	};
 	uint64_t device = UINT64_MAX;
-	struct all everything = { 0 };
+	bool force = false;
 	int all = 0;
 	int c;
 
@@ -232,7 +280,7 @@ int verb_del(int argc, char **argv)
 		if (c == 'a') {
 			all = 1;
 		} else if (c == 'f') {
-			everything.force = true;
+			force = true;
 		} else if (c == 'n' && number_parse(optarg, 0, 1048575, &device) == 0) {
 			continue;
 		} else if (c == 'h') {
@@ -249,8 +297,6 @@ int verb_del(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (!all)
-		return del_device((unsigned int)device, everything.force) ? EXIT_FAILURE : 0;
-	if (state_for_each(del_each, &everything))
-		everything.failed = true;
-	return everything.failed ? EXIT_FAILURE : 0;
+		return del_one((unsigned int)device, force) ? EXIT_FAILURE : 0;
+	return del_all(force) ? 0 : EXIT_FAILURE;
 }
