@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "device_internal.h"
 #include "privileges.h"
+#include "reclaim.h"
 
 int device_open_target(struct device *d)
 {
@@ -110,6 +111,7 @@ int device_open_events(struct device *d)
 	sigset_t set;
 
 	raise_fd_limit(d);
+	reclaim_prepare("the server");
 	privileges_keep_control();
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);

@@ -29,7 +29,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -437,8 +436,6 @@ static void *queue_main(void *arg)
 {
 	struct queue *q = arg;
 
-	/* Our own memory reclaim must not wait for I/O that we are to serve. */
-	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	q->error = set_up(q);
 	privileges_keep_none();
 	signal_fd(q->ready_fd);

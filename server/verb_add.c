@@ -24,6 +24,7 @@
 #include "device.h"
 #include "keeper.h"
 #include "options.h"
+#include "reclaim.h"
 #include "sizes.h"
 #include "state.h"
 #include "verbs.h"
@@ -155,6 +156,7 @@ static int run(struct start *s)
 
 	if (s->options.recovery == RECOVERY_NONE)
 		return first_server(&none, s);
+	reclaim_prepare("the keeper");
 	return keeper_run(&keeper);
 }
 
