@@ -392,6 +392,20 @@ static void *demand_zero(size_t size)
 	return map == MAP_FAILED ? NULL : map;
 }
 
+/*
+ * Nothing is asked of a device that is not live, so a FETCH that has ended was refused.  The
+ * driver would wait for it for ever before it makes the device live.
+ */
+static int look_for_refusal(struct queue *q)
+{
+	struct io_uring_cqe *cqe;
+
+	if (io_uring_peek_cqe(&q->ring, &cqe) != 0)
+		return 0;
+	return log_error(cqe->res < 0 ? cqe->res : -EPROTO, "queue %u: the driver refuses tag %u",
+			 q->config.id, (unsigned int)UD_TAG(cqe->user_data));
+}
+
 static int set_up(struct queue *q)
 {
 	int files[2] = { q->config.char_fd, q->config.target->fd };
@@ -421,7 +435,7 @@ static int set_up(struct queue *q)
 	for (unsigned int tag = 0; tag < q->config.depth; tag++)
 		queue_io_command(q, UBLK_U_IO_FETCH_REQ, (uint16_t)tag, 0);
 	ret = io_uring_submit(&q->ring);
-	return ret < 0 ? log_error(ret, "queue %u: fetch", q->config.id) : 0;
+	return ret < 0 ? log_error(ret, "queue %u: fetch", q->config.id) : look_for_refusal(q);
 }
 
 static void signal_fd(int fd)

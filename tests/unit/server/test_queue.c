@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A hardware queue between a scripted driver and a scripted target, on a ring that is not the
+ * kernel's.  The driver is a memfd where /dev/ublkcN would be: the descriptors of its
+ * requests at the beginning, and the requests' pages where UBLK_F_USER_COPY has them.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fake_ring.h"
+#include "server/queue.h"
+#include "tests/unit/cmocka_all.h"
+
+#define DEPTH 8U
+#define MAX_IO (64U << 10)
+#define DISK (1U << 20)
+#define SECTOR 512U
+#define CLIENT (256U << 10) /* bytes of registered memory, index 5 */
+#define INDEX 5U
+
+enum where { COPIED, MATCHED, STALE }; /* STALE: matched, but the registry has no such buffer */
+
+struct io {
+	bool ours; /* the driver has given it to the server */
+	enum request_op op;
+	enum where where;
+	uint64_t offset;
+	uint32_t len;
+	uint32_t at; /* in registered memory */
+	bool invalid;
+	bool refused; /* by the target */
+};
+
+static struct {
+	int char_fd, done_fd;
+	struct ublksrv_io_desc *descriptors;
+	struct io io[DEPTH];
+	bool fetched[DEPTH];
+	bool stopping;
+	int refuse_tag;		       /* FETCH of it is refused; -1: none */
+	unsigned int nr_left, nr_done; /* requests */
+	unsigned int nr_at_once, most_at_once;
+	unsigned int nr_waits;
+	/* the target's */
+	uint8_t disk[DISK];
+	uint8_t expected[DISK];
+	uint64_t queued[DEPTH]; /* user_data */
+	unsigned int nr_queued;
+	unsigned int nr_submitted;
+	uint8_t *client;
+	struct buffer_view view;
+	struct registry *registry;
+	struct queue_counters *counters;
+	struct target target;
+	struct queue queue;
+} t;
+
+static off_t pages_of(unsigned int tag)
+{
+	return UBLKSRV_IO_BUF_OFFSET + ((off_t)tag << UBLK_TAG_OFF);
+}
+
+static void fill(uint8_t *to, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		to[i] = (uint8_t)rand();
+}
+
+/* ---- the target ---- */
+
+static void finish(struct queue *q, struct request *rq)
+{
+	struct io *io = &t.io[rq->tag];
+
+	if (io->refused) {
+		request_complete(q, rq, -EREMOTEIO);
+		return;
+	}
+	if (rq->op == REQ_READ)
+		memcpy(rq->data, t.disk + rq->offset, rq->len);
+	else if (rq->op == REQ_WRITE)
+		memcpy(t.disk + rq->offset, rq->data, rq->len);
+	request_complete(q, rq, 0);
+}
+
+static void target_submit(struct queue *q, struct request *rq)
+{
+	const struct io *io = &t.io[rq->tag];
+	struct io_uring_sqe *sqe;
+
+	t.nr_submitted++;
+	assert_true(io->ours && !io->invalid);
+	assert_int_equal(rq->op, io->op);
+	assert_int_equal(rq->offset, io->op == REQ_FLUSH ? 0 : io->offset);
+	if (io->op == REQ_READ || io->op == REQ_WRITE) {
+		assert_int_equal(rq->len, io->len);
+		assert_int_equal((uintptr_t)rq->data % t.target.memory_align, 0);
+		if (io->where == MATCHED && io->at % t.target.memory_align == 0)
+			assert_ptr_equal(rq->data, t.client + io->at);
+	}
+	if (rand() % 4 == 0) {
+		finish(q, rq); /* at once */
+		return;
+	}
+	sqe = request_sqe(q, rq);
+	sqe->opcode = IORING_OP_NOP;
+	t.queued[t.nr_queued++] = sqe->user_data;
+}
+
+static void target_cqe(struct queue *q, struct request *rq, int res)
+{
+	assert_int_equal(res, 0);
+	finish(q, rq);
+}
+
+static const struct target_ops target_ops = {
+	.name = "script",
+	.submit = target_submit,
+	.cqe = target_cqe,
+};
+
+/* ---- the driver ---- */
+
+static void expect_ended(unsigned int tag, int result)
+{
+	struct io *io = &t.io[tag];
+	bool has_data = io->op == REQ_READ || io->op == REQ_WRITE;
+	uint8_t got[MAX_IO];
+
+	if (io->invalid)
+		assert_int_equal(result, -EIO);
+	else if (io->refused)
+		assert_int_equal(result, -EREMOTEIO);
+	else
+		assert_int_equal(result, has_data ? (int)io->len : 0);
+	if (!io->invalid && !io->refused && io->op == REQ_READ) {
+		if (io->where == MATCHED)
+			memcpy(got, t.client + io->at, io->len);
+		else
+			assert_int_equal(pread(t.char_fd, got, io->len, pages_of(tag)), io->len);
+		assert_memory_equal(got, t.expected + io->offset, io->len);
+	}
+	io->ours = false;
+	t.nr_done++;
+	t.nr_at_once--;
+}
+
+static void io_command(const struct io_uring_sqe *sqe)
+{
+	const struct ublksrv_io_cmd *cmd = (const struct ublksrv_io_cmd *)&sqe->addr3;
+	bool fetch = sqe->off == UBLK_U_IO_FETCH_REQ;
+
+	assert_int_equal(sqe->fd, 0);
+	assert_true(sqe->flags == IOSQE_FIXED_FILE);
+	assert_true(cmd->tag < DEPTH && cmd->q_id == 0);
+	assert_int_equal(sqe->user_data, cmd->tag);
+	assert_true(fetch || sqe->off == UBLK_U_IO_COMMIT_AND_FETCH_REQ);
+	assert_int_equal(t.fetched[cmd->tag], false);
+	assert_int_equal(t.io[cmd->tag].ours, !fetch);
+	if (!fetch)
+		expect_ended(cmd->tag, cmd->result);
+	if (fetch && t.refuse_tag == cmd->tag)
+		fake_ring_post(cmd->tag, -EBUSY);
+	else if (t.stopping)
+		fake_ring_post(cmd->tag, UBLK_IO_RES_ABORT);
+	else
+		t.fetched[cmd->tag] = true;
+}
+
+static void submitted(const struct io_uring_sqe *sqe)
+{
+	if (sqe->opcode == IORING_OP_URING_CMD)
+		io_command(sqe);
+	else
+		assert_int_equal(sqe->opcode, IORING_OP_NOP);
+}
+
+static uint32_t kernels_op(enum request_op op)
+{
+	static const uint32_t ops[] = {
+		[REQ_READ] = UBLK_IO_OP_READ,
+		[REQ_WRITE] = UBLK_IO_OP_WRITE,
+		[REQ_FLUSH] = UBLK_IO_OP_FLUSH,
+		[REQ_DISCARD] = UBLK_IO_OP_DISCARD,
+		[REQ_WRITE_ZEROES] = UBLK_IO_OP_WRITE_ZEROES,
+	};
+
+	return ops[op];
+}
+
+/* Requests of different tags are in different parts of disk and registered memory. */
+static struct io any_io(unsigned int tag)
+{
+	const uint32_t share = DISK / DEPTH, room = CLIENT / DEPTH;
+	struct io io = {
+		.ours = true,
+		.op = (enum request_op)(rand() % 3 ? rand() % 2 : rand() % 5),
+		.where = (enum where)(rand() % 3),
+		.len = SECTOR * (1 + (uint32_t)rand() % (room / SECTOR - 1)),
+		.refused = rand() % 16 == 0,
+	};
+
+	io.at = tag * room + (rand() % 2 ? 0 : 4 * ((uint32_t)rand() % 64));
+	io.offset = tag * share + SECTOR * ((uint64_t)rand() % ((share - io.len) / SECTOR));
+	if (rand() % 16 == 0 && io.op != REQ_FLUSH) {
+		io.invalid = true;
+		/* From beyond the end, or over it. */
+		io.offset = rand() % 2 ? io.offset + DISK : DISK - io.len + SECTOR;
+	}
+	return io;
+}
+
+static void describe(unsigned int tag, const struct io *io)
+{
+	struct ublksrv_io_desc *d = &t.descriptors[tag];
+
+	*d = (struct ublksrv_io_desc){
+		.op_flags = kernels_op(io->op),
+		.nr_sectors = io->op == REQ_FLUSH ? 0 : io->len / SECTOR,
+		.start_sector = io->op == REQ_FLUSH ? 0 : io->offset / SECTOR,
+	};
+	if ((io->op == REQ_READ || io->op == REQ_WRITE) && io->where != COPIED) {
+		d->op_flags |= UAPI_IO_F_SHMEM_ZC;
+		d->addr = (uint64_t)(io->where == STALE ? INDEX + 1 : INDEX) << 32 | io->at;
+	}
+}
+
+/* What the program did before: the pages of its request. */
+static void write_data(unsigned int tag, const struct io *io)
+{
+	uint8_t data[MAX_IO];
+
+	if (io->op == REQ_READ && io->where == MATCHED)
+		memset(t.client + io->at, 0x55, io->len);
+	if (io->op != REQ_WRITE)
+		return;
+	fill(data, io->len);
+	if (io->where == MATCHED)
+		memcpy(t.client + io->at, data, io->len);
+	else
+		assert_int_equal(pwrite(t.char_fd, data, io->len, pages_of(tag)), io->len);
+	if (!io->invalid && !io->refused)
+		memcpy(t.expected + io->offset, data, io->len);
+}
+
+static void hand_out(unsigned int tag)
+{
+	t.io[tag] = any_io(tag);
+	describe(tag, &t.io[tag]);
+	write_data(tag, &t.io[tag]);
+	t.fetched[tag] = false;
+	t.nr_left--;
+	if (++t.nr_at_once > t.most_at_once)
+		t.most_at_once = t.nr_at_once;
+	fake_ring_post(tag, UBLK_IO_RES_OK);
+}
+
+static void storage_ends_one(void)
+{
+	unsigned int i = (unsigned int)rand() % t.nr_queued;
+	uint64_t user_data = t.queued[i];
+
+	t.queued[i] = t.queued[--t.nr_queued];
+	fake_ring_post(user_data, 0);
+}
+
+/* The device is stopped: also while the storage is still at it. */
+static void stop(void)
+{
+	t.stopping = true;
+	for (unsigned int tag = 0; tag < DEPTH; tag++) {
+		if (t.fetched[tag])
+			fake_ring_post(tag, UBLK_IO_RES_ABORT);
+		t.fetched[tag] = false;
+	}
+}
+
+static void wait_for_something(void)
+{
+	static const int errors[] = { 0, 0, 0, -EINTR, -EAGAIN, -EBUSY };
+
+	if (t.nr_left) {
+		for (unsigned int tag = 0; tag < DEPTH && t.nr_left; tag++)
+			if (t.fetched[tag] && rand() % 2)
+				hand_out(tag);
+	} else if (!t.stopping) {
+		stop();
+	}
+	if (t.nr_queued && (t.stopping || rand() % 2))
+		storage_ends_one();
+	fake_ring.submit_error = errors[rand() % 6];
+}
+
+/* ---- tests ---- */
+
+static int set_up(void **state)
+{
+	(void)state;
+	memset(&t, 0, sizeof(t));
+	memset(&fake_ring, 0, sizeof(fake_ring));
+	srand(1);
+	fake_ring.submitted = submitted;
+	fake_ring.wait = wait_for_something;
+	t.refuse_tag = -1;
+	t.char_fd = memfd_create("ublkc", MFD_CLOEXEC);
+	t.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	assert_int_equal(ftruncate(t.char_fd, 65536), 0);
+	t.descriptors = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, t.char_fd, 0);
+	assert_ptr_not_equal(t.descriptors, MAP_FAILED);
+	t.client = aligned_alloc(4096, CLIENT);
+	t.view = (struct buffer_view){ .base = t.client, .len = CLIENT };
+	t.registry = calloc(1, sizeof(*t.registry));
+	t.counters = calloc(1, sizeof(*t.counters));
+	assert_int_equal(registry_publish(t.registry, INDEX, &t.view), 0);
+	fill(t.disk, DISK);
+	memcpy(t.expected, t.disk, DISK);
+	t.target = (struct target){
+		.ops = &target_ops,
+		.size = DISK,
+		.block_size = SECTOR,
+		.memory_align = 1,
+		.fd = -1,
+	};
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	munmap(t.descriptors, 65536);
+	close(t.char_fd);
+	close(t.done_fd);
+	free(t.client);
+	free(t.registry);
+	free(t.counters);
+	return 0;
+}
+
+static int start(void)
+{
+	struct queue_config config = {
+		.depth = DEPTH,
+		.max_io = MAX_IO,
+		.char_fd = t.char_fd,
+		.shmem_zc = true,
+		.target = &t.target,
+		.registry = t.registry,
+		.counters = t.counters,
+	};
+
+	return queue_start(&t.queue, &config, t.done_fd);
+}
+
+static void run(unsigned int nr)
+{
+	uint64_t done;
+
+	t.nr_left = nr;
+	assert_int_equal(start(), 0);
+	queue_join(&t.queue);
+	assert_int_equal(t.nr_done, nr);
+	assert_false(fake_ring.open);
+	assert_int_equal(read(t.done_fd, &done, sizeof(done)), sizeof(done));
+	assert_memory_equal(t.disk, t.expected, DISK);
+}
+
+static void requests_of_all_kinds_at_once_are_done_right(void **state)
+{
+	(void)state;
+	run(5000);
+	assert_true(t.most_at_once >= DEPTH - 2);
+	assert_true(counter_get(&t.counters->read.zero_copy_requests) > 100);
+	assert_true(counter_get(&t.counters->write.copied_requests) > 100);
+	assert_true(counter_get(&t.counters->copied_unknown_buffer) > 100);
+	assert_int_equal(counter_get(&t.counters->bounced), 0);
+	assert_true(counter_get(&t.counters->errors) > 100);
+}
+
+static void misaligned_memory_goes_through_ours(void **state)
+{
+	(void)state;
+	t.target.memory_align = 512;
+	run(5000);
+	assert_true(counter_get(&t.counters->bounced) > 100);
+	assert_true(counter_get(&t.counters->bounced) <
+		    counter_get(&t.counters->read.zero_copy_requests) +
+			    counter_get(&t.counters->write.zero_copy_requests));
+}
+
+static void a_queue_without_requests_ends_with_its_device(void **state)
+{
+	(void)state;
+	run(0);
+	assert_int_equal(t.nr_submitted, 0);
+}
+
+static void a_refused_fetch_is_an_error_and_not_a_hang(void **state)
+{
+	(void)state;
+	for (t.refuse_tag = 0; t.refuse_tag < (int)DEPTH; t.refuse_tag += 7) {
+		memset(t.fetched, 0, sizeof(t.fetched));
+		assert_int_equal(start(), -EBUSY);
+		assert_false(fake_ring.open);
+	}
+}
+
+static void older_kernels_get_older_rings(void **state)
+{
+	(void)state;
+	fake_ring.init_errors[0] = fake_ring.init_errors[1] = -EINVAL;
+	run(10);
+	assert_int_equal(fake_ring.nr_inits, 3);
+	assert_true(fake_ring.init_flags[0] & IORING_SETUP_DEFER_TASKRUN);
+	assert_int_equal(fake_ring.init_flags[2], 0);
+}
+
+static void a_ring_that_cannot_be_had_is_an_error(void **state)
+{
+	(void)state;
+	fake_ring.init_errors[0] = -ENOMEM;
+	assert_int_equal(start(), -ENOMEM);
+	assert_int_equal(fake_ring.nr_inits, 1);
+	fake_ring.register_error = -EMFILE;
+	assert_int_equal(start(), -EMFILE);
+	assert_false(fake_ring.open);
+	fake_ring.register_error = 0;
+	fake_ring.submit_error = -ENOMEM;
+	assert_int_equal(start(), -ENOMEM);
+	assert_false(fake_ring.open);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		T(requests_of_all_kinds_at_once_are_done_right),
+		T(misaligned_memory_goes_through_ours),
+		T(a_queue_without_requests_ends_with_its_device),
+		T(a_refused_fetch_is_an_error_and_not_a_hang),
+		T(older_kernels_get_older_rings),
+		T(a_ring_that_cannot_be_had_is_an_error),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
