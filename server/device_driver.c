@@ -9,6 +9,8 @@
 #include "common/log.h"
 #include "device_internal.h"
 
+#define CLIENT_ALIGN 4U /* bytes: the least that the block layer knows */
+
 static int explain_add_error(const struct device *d, int ret)
 {
 	if (ret == -EEXIST)
@@ -91,8 +93,12 @@ static int set_params(struct device *d)
 			.max_sectors = d->info.max_io_buf_bytes >> 9,
 			.dev_sectors = t->size >> 9,
 		},
-		/* Clients' buffers at least this aligned; before 6.15 we bounce. */
-		.dma = { .alignment = (t->memory_align > 4 ? t->memory_align : 4) - 1 },
+		/*
+		 * Clients' buffers must be so aligned (before 6.15 to 512 bytes): as little as
+		 * possible, whatever the storage needs, because programs that align to 512 are
+		 * right on every disk.  What the storage cannot take goes through our memory.
+		 */
+		.dma = { .alignment = CLIENT_ALIGN - 1 },
 	};
 	int ret;
 
