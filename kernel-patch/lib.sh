@@ -24,10 +24,16 @@ read -r source_package _ < <(grep -v '^#' "$patches/base")
 kernel_version=${source_package#linux-source-} # of the kernels that the driver is for
 
 # the kernel's drivers/block/ublk_drv.c, as Kbuild in common/ calls it
-driver_source=ublk_drv.c
+driver_source=ublk_main.c
 
-# put_module TREE DIR: the module's source in DIR, from a patched TREE and common/
+# put_module TREE DIR: the module's source in DIR, from a patched TREE and common/. The
+# patches before the one that hooks common/ in are fixes of the kernel's own driver.
 put_module() {
+    rm -f "$2"/*.[ch]
+    if ! grep -q '"ublk_shmem.h"' "$1/drivers/block/ublk_drv.c"; then
+        put_stock_module "$1" "$2"
+        return
+    fi
     cp "$1/drivers/block/ublk_drv.c" "$2/$driver_source"
     cp "$1/include/uapi/linux/ublk_cmd.h" "$here"/common/* "$2/"
 }

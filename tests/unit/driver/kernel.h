@@ -45,9 +45,13 @@ struct user_struct;
 struct xarray {
 	void *slot[NR_SLOTS];
 };
-struct ublk_device {
-	struct xarray shmem_bufs, shmem_blocks;
+struct ublk_shmem {
+	struct xarray bufs, blocks;
 };
+
+struct ublk_shmem_buf;
+int ublk_shmem_insert(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf);
+void ublk_shmem_erase(struct ublk_shmem *shmem, const struct ublk_shmem_buf *buf);
 
 static int fail_after = -1; /* so many allocations, all others fail; -1: none does */
 static long nr_allocated;

@@ -14,7 +14,7 @@
 #define NR_BUFFERS 40U
 #define NR_ROUNDS 4000U
 
-static struct ublk_device device;
+static struct ublk_shmem device;
 static struct ublk_shmem_run *owner[NR_PAGES];
 static unsigned int seed;
 
@@ -78,7 +78,7 @@ static struct ublk_shmem_buf *try_to_insert(bool may_fail)
 	fail_after = -1;
 	if (ret >= 0) {
 		assert_false(clashes(buf));
-		assert_ptr_equal(device.shmem_bufs.slot[ret], buf);
+		assert_ptr_equal(device.bufs.slot[ret], buf);
 		set_owner(buf, true);
 		return buf;
 	}
@@ -93,7 +93,7 @@ static struct ublk_shmem_buf *try_to_insert(bool may_fail)
 static void take_out(struct ublk_shmem_buf *buf)
 {
 	ublk_shmem_erase(&device, buf);
-	xa_erase(&device.shmem_bufs, buf->index);
+	xa_erase(&device.bufs, buf->index);
 	set_owner(buf, false);
 	free(buf);
 }
@@ -106,10 +106,10 @@ static void check_all(void)
 	for (unsigned long pfn = 0; pfn < NR_PAGES; pfn++)
 		assert_ptr_equal(
 			ublk_shmem_search(
-				xa_load(&device.shmem_blocks, pfn >> UBLK_SHMEM_BLOCK_SHIFT), pfn),
+				xa_load(&device.blocks, pfn >> UBLK_SHMEM_BLOCK_SHIFT), pfn),
 			owner[pfn]);
 	for (unsigned int i = 0; i < NR_SLOTS; i++)
-		nr_blocks += device.shmem_blocks.slot[i] != NULL;
+		nr_blocks += device.blocks.slot[i] != NULL;
 	assert_int_equal(nr_allocated, nr_blocks);
 }
 

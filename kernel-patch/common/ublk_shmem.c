@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Shared memory zero copy: buffers are registered, unregistered and listed.
+ *
+ * A server pins memory of its own with a device, so that requests in that
+ * memory can be served in place. Nothing is frozen meanwhile: a buffer becomes
+ * visible as a whole by reviving its reference, and unregistering waits,
+ * killably, for the requests in that buffer alone.
+ */
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/user.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include "ublk_shmem_priv.h"
+
+/* pages pinned by one call, bounds the time without a reschedule */
+#define UBLK_SHMEM_PIN_BATCH	512
+
+static void ublk_shmem_ref_release(struct percpu_ref *ref)
+{
+	struct ublk_shmem_buf *buf = container_of(ref, struct ublk_shmem_buf,
+						  ref);
+
+	complete_all(&buf->drained);
+}
+
+/*
+ * Pages pinned for an unprivileged device count against the limit of the user
+ * who registers them. Not of the process: the buffer outlives it. NULL when
+ * there is nothing to count.
+ */
+static struct user_struct *ublk_shmem_charge(const struct ublk_shmem *shmem,
+					     unsigned long nr_pages)
+{
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+	struct user_struct *user = current_user();
+	long locked = atomic_long_read(&user->locked_vm);
+
+	if (!(shmem->flags & UBLK_F_UNPRIVILEGED_DEV) ||
+	    capable(CAP_IPC_LOCK))
+		return NULL;
+	do {
+		if (locked + nr_pages > limit)
+			return ERR_PTR(-ENOMEM);
+	} while (!atomic_long_try_cmpxchg(&user->locked_vm, &locked,
+					  locked + nr_pages));
+	return get_uid(user);
+}
+
+static void ublk_shmem_uncharge(struct user_struct *user,
+				unsigned long nr_pages)
+{
+	if (!user)
+		return;
+	atomic_long_sub(nr_pages, &user->locked_vm);
+	free_uid(user);
+}
+
+/*
+ * Not in any block any more and no reference left, and a grace period after
+ * that, for lookups which still hold a pointer to a run.
+ */
+static void ublk_shmem_free(struct ublk_shmem_buf *buf)
+{
+	unsigned int i;
+
+	for (i = 0; i < buf->nr_runs; i++) {
+		unpin_user_page_range_dirty_lock(pfn_to_page(buf->runs[i].pfn),
+						 buf->runs[i].nr_pages,
+						 !buf->read_only);
+		cond_resched();
+	}
+	ublk_shmem_uncharge(buf->charged, buf->nr_pages);
+	percpu_ref_exit(&buf->ref);
+	kvfree(buf);
+}
+
+static struct ublk_shmem_buf *ublk_shmem_alloc(unsigned int nr_runs)
+{
+	struct ublk_shmem_buf *buf;
+
+	buf = kvzalloc(struct_size(buf, runs, nr_runs), GFP_KERNEL_ACCOUNT);
+	if (!buf)
+		return NULL;
+	if (percpu_ref_init(&buf->ref, ublk_shmem_ref_release,
+			    PERCPU_REF_INIT_DEAD, GFP_KERNEL)) {
+		kvfree(buf);
+		return NULL;
+	}
+	buf->nr_runs = nr_runs;
+	init_completion(&buf->drained);
+	return buf;
+}
+
+/* Pin all or nothing. */
+static int ublk_shmem_pin(const struct ublk_shmem_buf_reg *reg,
+			  struct page **pages, unsigned long nr_pages)
+{
+	unsigned int gup_flags = FOLL_LONGTERM;
+	unsigned long done = 0;
+	int ret = 0;
+
+	if (!(reg->flags & UBLK_SHMEM_BUF_READ_ONLY))
+		gup_flags |= FOLL_WRITE;
+	while (done < nr_pages) {
+		ret = pin_user_pages_fast(reg->addr + (done << PAGE_SHIFT),
+					  min(nr_pages - done, UBLK_SHMEM_PIN_BATCH),
+					  gup_flags, pages + done);
+		if (ret <= 0)
+			break;
+		done += ret;
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		cond_resched();
+	}
+	if (done == nr_pages && ret > 0)
+		return 0;
+	unpin_user_pages(pages, done);
+	return ret == -ENOMEM || ret == -EINTR ? ret : -EFAULT;
+}
+
+static bool ublk_shmem_run_goes_on(struct page **pages, unsigned long i)
+{
+	return page_to_pfn(pages[i]) == page_to_pfn(pages[i - 1]) + 1;
+}
+
+static unsigned int ublk_shmem_count_runs(struct page **pages,
+					  unsigned long nr_pages)
+{
+	unsigned int nr = 1;
+	unsigned long i;
+
+	for (i = 1; i < nr_pages; i++)
+		if (!ublk_shmem_run_goes_on(pages, i))
+			nr++;
+	return nr;
+}
+
+static void ublk_shmem_fill_runs(struct ublk_shmem_buf *buf,
+				 struct page **pages, unsigned long nr_pages)
+{
+	struct ublk_shmem_run *run = buf->runs;
+	unsigned long i;
+
+	for (i = 0; i < nr_pages; i++) {
+		if (i && ublk_shmem_run_goes_on(pages, i)) {
+			run->nr_pages++;
+			continue;
+		}
+		if (i)
+			run++;
+		*run = (struct ublk_shmem_run) {
+			.buf = buf,
+			.pfn = page_to_pfn(pages[i]),
+			.first_page = i,
+			.nr_pages = 1,
+		};
+	}
+	buf->nr_pages = nr_pages;
+}
+
+/* The pages are the buffer's afterwards; on failure they are unpinned. */
+static struct ublk_shmem_buf *ublk_shmem_build(const struct ublk_shmem_buf_reg *reg)
+{
+	unsigned long nr_pages = reg->len >> PAGE_SHIFT;
+	struct ublk_shmem_buf *buf;
+	struct page **pages;
+	int ret;
+
+	pages = kvmalloc_array(nr_pages, sizeof(*pages), GFP_KERNEL_ACCOUNT);
+	if (!pages)
+		return ERR_PTR(-ENOMEM);
+	ret = ublk_shmem_pin(reg, pages, nr_pages);
+	if (ret) {
+		kvfree(pages);
+		return ERR_PTR(ret);
+	}
+	buf = ublk_shmem_alloc(ublk_shmem_count_runs(pages, nr_pages));
+	if (buf) {
+		ublk_shmem_fill_runs(buf, pages, nr_pages);
+		buf->read_only = reg->flags & UBLK_SHMEM_BUF_READ_ONLY;
+	} else {
+		unpin_user_pages(pages, nr_pages);
+	}
+	kvfree(pages);
+	return buf ?: ERR_PTR(-ENOMEM);
+}
+
+int ublk_shmem_reg_buf(struct ublk_shmem *shmem,
+		       const struct ublksrv_ctrl_cmd *cmd)
+{
+	void __user *argp = (void __user *)(unsigned long)cmd->addr;
+	struct ublk_shmem_buf_reg reg = { };
+	struct ublk_shmem_buf *buf;
+	struct user_struct *user;
+	int ret;
+
+	if (!(shmem->flags & UBLK_F_SHMEM_ZC))
+		return -EOPNOTSUPP;
+	if (copy_from_user(&reg, argp, min_t(size_t, cmd->len, sizeof(reg))))
+		return -EFAULT;
+	if (reg.flags & ~UBLK_SHMEM_BUF_READ_ONLY || reg.reserved)
+		return -EINVAL;
+	if (!reg.len || reg.len > UBLK_SHMEM_BUF_SIZE_MAX ||
+	    !PAGE_ALIGNED(reg.len) || !PAGE_ALIGNED(reg.addr))
+		return -EINVAL;
+	if (reg.addr > ULONG_MAX || reg.len > ULONG_MAX - reg.addr)
+		return -EOVERFLOW;
+
+	user = ublk_shmem_charge(shmem, reg.len >> PAGE_SHIFT);
+	if (IS_ERR(user))
+		return PTR_ERR(user);
+	buf = ublk_shmem_build(&reg);
+	if (IS_ERR(buf)) {
+		ublk_shmem_uncharge(user, reg.len >> PAGE_SHIFT);
+		return PTR_ERR(buf);
+	}
+	buf->charged = user;
+
+	ret = mutex_lock_killable(&shmem->mutex);
+	if (!ret) {
+		ret = ublk_shmem_insert(shmem, buf);
+		mutex_unlock(&shmem->mutex);
+	}
+	if (ret < 0) {
+		synchronize_rcu();
+		ublk_shmem_free(buf);
+	}
+	return ret;
+}
+
+/* No request can match from here on; those that did keep their reference. */
+static void ublk_shmem_kill(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf)
+{
+	if (buf->dying)
+		return;
+	buf->dying = true;
+	ublk_shmem_erase(shmem, buf);
+	percpu_ref_kill(&buf->ref);
+}
+
+/*
+ * Waits for the requests in this buffer and no others. The wait ends early
+ * when the caller is killed, who may be the one that those requests wait for;
+ * the buffer then goes with the next UNREG_BUF of its index, or with the
+ * device. Its index is taken until then. Of several that wait, one is told
+ * that it has unregistered the buffer, and the last one to leave frees it.
+ */
+int ublk_shmem_unreg_buf(struct ublk_shmem *shmem,
+			 const struct ublksrv_ctrl_cmd *cmd)
+{
+	struct ublk_shmem_buf *buf;
+	u64 index = cmd->data[0];
+	bool is_last;
+	int ret;
+
+	if (!(shmem->flags & UBLK_F_SHMEM_ZC))
+		return -EOPNOTSUPP;
+	if (index > UBLK_SHMEM_INDEX_MAX)
+		return -EINVAL;
+
+	ret = mutex_lock_killable(&shmem->mutex);
+	if (ret)
+		return ret;
+	buf = xa_load(&shmem->bufs, index);
+	if (!buf) {
+		mutex_unlock(&shmem->mutex);
+		return -ENOENT;
+	}
+	buf->nr_waiting++;
+	ublk_shmem_kill(shmem, buf);
+	mutex_unlock(&shmem->mutex);
+
+	ret = wait_for_completion_state(&buf->drained,
+					TASK_KILLABLE | TASK_FREEZABLE);
+
+	mutex_lock(&shmem->mutex);
+	if (ret) {
+		/* not -ERESTARTSYS: nobody restarts a command of io_uring */
+		ret = -EINTR;
+	} else if (buf->unregistered) {
+		ret = -ENOENT;
+	} else {
+		buf->unregistered = true;
+		xa_erase(&shmem->bufs, index);
+	}
+	is_last = !--buf->nr_waiting && buf->unregistered;
+	mutex_unlock(&shmem->mutex);
+	if (is_last) {
+		synchronize_rcu();
+		ublk_shmem_free(buf);
+	}
+	return ret;
+}
+
+/* Returns how many there are. */
+static unsigned int ublk_shmem_fill_infos(struct ublk_shmem *shmem, u64 from,
+					  struct ublkzc_shmem_buf_info *infos,
+					  unsigned int nr)
+{
+	struct ublk_shmem_buf *buf;
+	unsigned long index;
+	unsigned int n = 0;
+
+	xa_for_each_range(&shmem->bufs, index, buf, from, UBLK_SHMEM_INDEX_MAX) {
+		if (n == nr)
+			break;
+		infos[n++] = (struct ublkzc_shmem_buf_info) {
+			.len = (u64)buf->nr_pages << PAGE_SHIFT,
+			.index = index,
+			.flags = (buf->read_only ? UBLK_SHMEM_BUF_READ_ONLY : 0) |
+				 (buf->dying ? UBLKZC_SHMEM_BUF_DYING : 0),
+			.nr_runs = buf->nr_runs,
+		};
+	}
+	return n;
+}
+
+int ublk_shmem_list_bufs(struct ublk_shmem *shmem,
+			 const struct ublksrv_ctrl_cmd *cmd)
+{
+	void __user *argp = (void __user *)(unsigned long)cmd->addr;
+	struct ublkzc_shmem_buf_info *infos;
+	u64 from = cmd->data[0];
+	int ret;
+
+	if (!(shmem->flags & UBLKZC_F_SHMEM_LIST))
+		return -EOPNOTSUPP;
+	if (from > UBLK_SHMEM_INDEX_MAX || cmd->len < sizeof(*infos))
+		return -EINVAL;
+
+	/* not copied out under the mutex: a fault can take any time */
+	infos = kvmalloc(cmd->len, GFP_KERNEL_ACCOUNT);
+	if (!infos)
+		return -ENOMEM;
+	ret = mutex_lock_killable(&shmem->mutex);
+	if (!ret) {
+		ret = ublk_shmem_fill_infos(shmem, from, infos,
+					    cmd->len / sizeof(*infos));
+		mutex_unlock(&shmem->mutex);
+	}
+	if (ret > 0 && copy_to_user(argp, infos, ret * sizeof(*infos)))
+		ret = -EFAULT;
+	kvfree(infos);
+	return ret;
+}
+
+/* How a device with these flags can be served: -EINVAL if not at all. */
+static int ublk_shmem_check_flags(u64 flags)
+{
+	if (!(flags & UBLK_SHMEM_F_ALL))
+		return 0;
+	if (!(flags & UBLK_F_SHMEM_ZC))
+		return -EINVAL;
+	/*
+	 * NEED_GET_DATA hands over the data's address in a second step, which
+	 * a request without data to hand over does not have.
+	 */
+	if (flags & UBLK_F_NEED_GET_DATA)
+		return -EINVAL;
+	/* the address of a tag's list takes a field that must be free */
+	if ((flags & UBLKZC_F_SHMEM_SEGS) &&
+	    (!(flags & UBLK_F_USER_COPY) || (flags & UBLK_F_ZONED)))
+		return -EINVAL;
+	return 0;
+}
+
+int ublk_shmem_init(struct ublk_shmem *shmem,
+		    const struct ublksrv_ctrl_dev_info *info)
+{
+	int ret = ublk_shmem_check_flags(info->flags);
+
+	if (ret)
+		return ret;
+	shmem->flags = info->flags;
+	mutex_init(&shmem->mutex);
+	xa_init_flags(&shmem->bufs, XA_FLAGS_ALLOC);
+	xa_init(&shmem->blocks);
+	return 0;
+}
+
+void ublk_shmem_exit(struct ublk_shmem *shmem)
+{
+	struct ublk_shmem_buf *buf;
+	unsigned long index;
+
+	xa_for_each(&shmem->bufs, index, buf)
+		ublk_shmem_kill(shmem, buf);
+	if (!xa_empty(&shmem->bufs))
+		synchronize_rcu();
+	xa_for_each(&shmem->bufs, index, buf) {
+		wait_for_completion(&buf->drained);
+		xa_erase(&shmem->bufs, index);
+		ublk_shmem_free(buf);
+	}
+	xa_destroy(&shmem->blocks);
+	xa_destroy(&shmem->bufs);
+	mutex_destroy(&shmem->mutex);
+}
