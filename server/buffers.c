@@ -127,7 +127,9 @@ static int ask_register(struct buffers *b, struct buffer *buf)
 /* May @buf's turn come now? */
 static bool may_ask(const struct buffers *b, const struct buffer *buf)
 {
-	return !b->paused && !b->registering && (buf->state == UNREGISTERING || !b->unregistering);
+	if (b->paused || b->registering)
+		return false;
+	return b->unregistering < (buf->state == UNREGISTERING ? UNREGISTERING_MAX : 1);
 }
 
 void buffers_append_waiting(struct buffers *b, struct buffer *buf)

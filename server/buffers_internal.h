@@ -7,6 +7,9 @@
 
 #include "buffers.h"
 
+/* Asked of the driver at a time: each occupies a worker of the kernel while it waits. */
+#define UNREGISTERING_MAX 16U
+
 enum buffer_state { REGISTERING, LIVE, UNREGISTERING };
 
 /* One add by one client. */

@@ -16,7 +16,9 @@
 #include "common/log.h"
 
 #define CTRL_DEPTH 64U
-#define SYNC_COOKIE 1ULL /* never a pointer */
+/* Never pointers. */
+#define SYNC_COOKIE 1ULL
+#define TAKEN_BACK_COOKIE 2ULL /* of a command that could not be submitted */
 
 static const char control_path[] = "/dev/ublk-control";
 
@@ -72,8 +74,19 @@ static int submit(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cm
 	sqe->off = cmd_op;
 	sqe->user_data = cookie;
 	memcpy(&sqe->addr3, cmd, sizeof(*cmd));
+	/*
+	 * The driver refuses to run a command at once, and io_uring of some kernels lets a worker
+	 * read it from the ring later, when another one may be in its place. Asked for a worker
+	 * in the first place, it makes its copy now.
+	 */
+	sqe->flags = IOSQE_ASYNC;
 	ret = io_uring_submit(&c->ring);
-	return ret < 0 ? ret : 0;
+	if (ret >= 0)
+		return 0;
+	/* The entry stays in the ring and goes with the next one. */
+	io_uring_prep_nop(sqe);
+	sqe->user_data = TAKEN_BACK_COOKIE;
+	return ret;
 }
 
 /* Once per completion of an asynchronous command, kept for ctrl_collect(). */
@@ -101,7 +114,10 @@ static int wait_sync(struct ctrl *c)
 		if (res)
 			return res;
 		found = cqe->user_data == SYNC_COOKIE;
-		res = found ? cqe->res : keep_early(c, cqe);
+		if (found)
+			res = cqe->res;
+		else if (cqe->user_data != TAKEN_BACK_COOKIE)
+			res = keep_early(c, cqe);
 		if (!found && res)
 			return res;
 		io_uring_cqe_seen(&c->ring, cqe);
@@ -273,6 +289,8 @@ int ctrl_collect(struct ctrl *c, void **ret_cookie, int *ret_res)
 			c->next_early = c->nr_early = 0;
 		return 1;
 	}
+	while (io_uring_peek_cqe(&c->ring, &cqe) == 0 && cqe->user_data == TAKEN_BACK_COOKIE)
+		io_uring_cqe_seen(&c->ring, cqe);
 	if (io_uring_peek_cqe(&c->ring, &cqe) != 0)
 		return 0;
 	*ret_cookie = (void *)(uintptr_t)cqe->user_data;
