@@ -250,7 +250,8 @@ void listener_refuse(struct listener *l, struct client *c, const struct wire_req
 	reply.status = err;
 	reply.reason = (uint16_t)reason;
 	listener_reply(l, c, &reply);
-	if (listener_may_say())
+	/* What is not logged anyhow uses up nobody's lines. */
+	if (log_enabled(LOG_INFO) && listener_may_say())
 		log_line(LOG_INFO, "process %d refused: %s", (int)c->pid, wire_reason_text(reason));
 }
 

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -24,6 +25,7 @@ static char dir[32];
 static int next_index;
 static bool proof_is_good;
 static bool registering_takes_time;
+static int nowhere;	  /* where the log goes */
 static void *registering; /* what the driver has not answered yet */
 
 static int agree_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie)
@@ -584,16 +586,65 @@ static void what_scans_find_counts_for_the_user(void **state)
 	munmap(shared, len);
 }
 
-static void a_log_is_not_filled(void **state)
+static long second_now(void)
 {
-	unsigned int said = 0;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec;
+}
+
+static void wait_for_next_second(void)
+{
+	for (long before = second_now(); second_now() == before;)
+		usleep(1000);
+}
+
+static void read_log(int file, char *text, size_t size)
+{
+	ssize_t n = pread(file, text, size - 1, 0);
+
+	assert_true(n >= 0 && n < (ssize_t)size - 1);
+	text[n] = '\0';
+}
+
+/* Some of what a client is refused is logged, and how many more there were. */
+static void a_log_is_not_filled_and_says_what_it_leaves_out(void **state)
+{
+	enum { TIMES = 300 };
+	static char text[1 << 16];
+	unsigned int said = 0, left_out = 0, more;
+	int fd = greeted();
+	int mem = memory(128 << 10, SEALED); /* more than a client may have */
+	int log = memfd_create("log", MFD_CLOEXEC);
+	long begin;
 
 	(void)state;
-	while (!listener_may_say()) /* others have said much this second */
-		usleep(10000);
-	for (int i = 0; i < 1000; i++)
-		said += listener_may_say();
-	assert_true(said < 10 * LISTENER_LINES); /* seconds may pass meanwhile */
+	wait_for_next_second();
+	ask(fd, WIRE_ADD, mem, 128 << 10, 0); /* says what others left out */
+	begin = second_now();
+	log_set_fd(log);
+	for (int i = 0; i < TIMES; i++)
+		assert_int_equal(ask(fd, WIRE_ADD, mem, 128 << 10, 0).status, -EDQUOT);
+	wait_for_next_second();
+	ask(fd, WIRE_ADD, mem, 128 << 10, 0);
+	log_set_fd(nowhere);
+	read_log(log, text, sizeof(text));
+	for (char *rest, *line = strtok_r(text, "\n", &rest); line;
+	     line = strtok_r(NULL, "\n", &rest)) {
+		if (strstr(line, "more than --max-client-bytes 65536"))
+			said++;
+		else if (sscanf(line, "%*s %u more lines about clients", &more) == 1)
+			left_out += more;
+		else
+			fail_msg("says '%s'", line);
+	}
+	assert_int_equal(said + left_out, TIMES + 1);
+	assert_true(said >= LISTENER_LINES);
+	assert_true(said <= (unsigned long)(second_now() - begin + 1) * LISTENER_LINES);
+	close(log);
+	close(mem);
+	close(fd);
 }
 
 static void what_the_kernel_refuses_uses_up_no_budget(void **state)
@@ -723,7 +774,7 @@ int main(void)
 		T(budgets_of_a_client_hold),
 		T(budgets_of_a_user_hold),
 		T(what_scans_find_counts_for_the_user),
-		T(a_log_is_not_filled),
+		T(a_log_is_not_filled_and_says_what_it_leaves_out),
 		T(what_the_kernel_refuses_uses_up_no_budget),
 		T(without_a_good_proof_there_is_no_session),
 		T(nonsense_ends_the_connection_only),
@@ -732,6 +783,7 @@ int main(void)
 		T(a_client_that_is_hung_up_on_is_not_served),
 	};
 
-	log_set_fd(open("/dev/null", O_WRONLY));
+	nowhere = open("/dev/null", O_WRONLY);
+	log_set_fd(nowhere);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
