@@ -6,6 +6,9 @@
  * direct-I/O buffer would have?  If not, the next function does it, with the
  * arguments as they came.  Corner cases (size 0, bad alignments, overflow) are
  * always the next function's, so they are exactly libc's.
+ *
+ * malloc and calloc are not exported: only where large mallocs are captured are
+ * the program's references to them pointed here (rebind.h).
  */
 #include <errno.h>
 #include <malloc.h>
@@ -18,23 +21,16 @@
 #include "init.h"
 #include "next.h"
 #include "profile.h"
+#include "rebind.h"
 #include "shim.h"
 #include "stats.h"
 
 #define EXPORT __attribute__((visibility("default")))
+#define RARELY __attribute__((noinline, cold))
 
 /* Alignment and size from which on an aligned allocation looks like direct I/O. */
 #define CAPTURE_ALIGN_MIN 512
 #define CAPTURE_SIZE_MIN 512
-
-atomic_bool probe_running;
-_Alignas(64) char probe_area[64];
-unsigned int probe_frees;
-
-static inline bool probing(void)
-{
-	return __builtin_expect(atomic_load_explicit(&probe_running, memory_order_relaxed), 0);
-}
 
 static bool captures(void)
 {
@@ -60,18 +56,6 @@ static void *capture(size_t size, size_t align, bool zero)
 	return p;
 }
 
-static void *capture_malloc(size_t size, bool zero)
-{
-	if (size < shim.malloc_min) {
-		if (size >= PROFILE_MALLOC_MIN)
-			stat_add_hot(STAT_PROFILE_OFF, 1);
-		return NULL;
-	}
-	if (!captures())
-		return NULL;
-	return capture(size, ARENA_GRANULE, zero);
-}
-
 static void *capture_aligned(size_t align, size_t size)
 {
 	if (align < CAPTURE_ALIGN_MIN || size < CAPTURE_SIZE_MIN || (align & (align - 1)) ||
@@ -80,7 +64,53 @@ static void *capture_aligned(size_t align, size_t size)
 	return capture(size, align, false);
 }
 
-static void release(void *p)
+/* ---- malloc and calloc, where they are ours ---- */
+
+static void *capture_malloc(size_t size, bool zero)
+{
+	if (size < shim.malloc_min) {
+		stat_add_hot(STAT_PROFILE_OFF, 1);
+		return NULL;
+	}
+	return captures() ? capture(size, ARENA_GRANULE, zero) : NULL;
+}
+
+static inline bool is_large(size_t size)
+{
+	return __builtin_expect(size >= PROFILE_MALLOC_MIN || size >= shim.malloc_min, 0);
+}
+
+static void *tier_malloc(size_t size)
+{
+	void *p = is_large(size) ? capture_malloc(size, false) : NULL;
+
+	return p ? p : next.malloc(size);
+}
+
+static void *tier_calloc(size_t nr, size_t size)
+{
+	size_t bytes;
+	void *p = NULL;
+
+	if (!__builtin_mul_overflow(nr, size, &bytes) && is_large(bytes))
+		p = capture_malloc(bytes, true);
+	return p ? p : next.calloc(nr, size);
+}
+
+static struct rebind references[] = { { "malloc", NULL, (void *)tier_malloc },
+				      { "calloc", NULL, (void *)tier_calloc },
+				      { 0 } };
+
+void alloc_wrappers_take_malloc(void)
+{
+	references[0].from = (void *)next.malloc;
+	references[1].from = (void *)next.calloc;
+	rebind_start(references);
+}
+
+/* ---- free ---- */
+
+RARELY static void release(void *p)
 {
 	int saved;
 
@@ -92,59 +122,12 @@ static void release(void *p)
 	errno = saved;
 }
 
-/*
- * Most calls are none of ours: then a compare or two, and a jump.  Before the
- * shim has started nothing is plain, and everything takes the long way.
- */
-static inline bool plain_size(size_t size)
-{
-	return __builtin_expect(size < shim.plain_below, 1);
-}
-
-static inline bool plain_pointer(const void *p)
-{
-	return __builtin_expect(shim.plain_below && !arena_owns(p) && !next_pool_owns(p), 1);
-}
-
-EXPORT void *malloc(size_t size)
-{
-	void *p;
-
-	if (plain_size(size))
-		return next.malloc(size);
-	if (probing())
-		return probe_area;
-	if (!next_ready())
-		return next_pool_alloc(size, 16);
-	p = capture_malloc(size, false);
-	return p ? p : next.malloc(size);
-}
-
-EXPORT void *calloc(size_t nr, size_t size)
-{
-	size_t bytes;
-	void *p = NULL;
-
-	if (!__builtin_mul_overflow(nr, size, &bytes) && plain_size(bytes))
-		return next.calloc(nr, size);
-	if (!next_ready()) /* the pool is zero, and never given out twice */
-		return __builtin_mul_overflow(nr, size, &bytes) ? NULL : next_pool_alloc(bytes, 16);
-	if (!__builtin_mul_overflow(nr, size, &bytes))
-		p = capture_malloc(bytes, true);
-	return p ? p : next.calloc(nr, size);
-}
-
+/* The one function that every program calls all the time: a compare, and a jump. */
 EXPORT void free(void *p)
 {
-	if (plain_pointer(p)) {
-		next.free(p);
-		return;
-	}
-	if (probing())
-		probe_frees++;
-	if (arena_owns(p))
+	if (__builtin_expect(arena_owns(p), 0))
 		release(p);
-	else if (p && !next_pool_owns(p) && next_ready())
+	else
 		next.free(p);
 }
 
@@ -154,11 +137,59 @@ EXPORT void cfree(void *p)
 	free(p);
 }
 
-/* Move @p, which holds @have bytes, to @size bytes elsewhere. */
-static void *move(void *p, size_t have, size_t size)
+EXPORT void free_sized(void *p, size_t size);
+EXPORT void free_sized(void *p, size_t size)
 {
-	void *to = malloc(size);
+	next_resolve_sized();
+	if (!arena_owns(p) && next.free_sized)
+		next.free_sized(p, size);
+	else
+		free(p);
+}
 
+EXPORT void free_aligned_sized(void *p, size_t align, size_t size);
+EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
+{
+	next_resolve_sized();
+	if (!arena_owns(p) && next.free_aligned_sized)
+		next.free_aligned_sized(p, align, size);
+	else
+		free(p);
+}
+
+/* ---- realloc ---- */
+
+/*
+ * What grows once grows again: half as much more, so that growing step by step
+ * costs what glibc's does.  Nobody touches the rest until it is used.
+ */
+static void *capture_grown(size_t have, size_t size)
+{
+	size_t room = size > have && size <= ARENA_SIZE_MAX / 2 ? size + size / 2 : size;
+
+	if (size < CAPTURE_SIZE_MIN || !captures())
+		return NULL;
+	return capture(room, ARENA_GRANULE, false);
+}
+
+RARELY static void *resize(void *p, size_t size)
+{
+	size_t have;
+	void *to;
+
+	if (!size) { /* as glibc does */
+		free(p);
+		return NULL;
+	}
+	have = block_size(p);
+	/* In place while it fits, unless most of it would lie idle. */
+	if (size <= have && size > have / 2)
+		return p;
+	if (shim_is_owner() && size >= CAPTURE_SIZE_MIN && block_resize(p, size))
+		return p;
+	to = capture_grown(have, size);
+	if (!to)
+		to = next.malloc(size);
 	if (!to)
 		return NULL;
 	memcpy(to, p, have < size ? have : size);
@@ -170,37 +201,29 @@ EXPORT void *realloc(void *p, size_t size)
 {
 	void *to;
 
-	if (p && plain_pointer(p))
-		return next.realloc(p, size);
-	if (!p)
-		return malloc(size);
-	if (next_pool_owns(p))
-		return move(p, next_pool_size(p), size);
-	if (!arena_owns(p))
-		return next_ready() ? next.realloc(p, size) : NULL;
-	if (!size) { /* as glibc does */
-		free(p);
-		return NULL;
+	if (__builtin_expect(arena_owns(p), 0))
+		return resize(p, size);
+	if (!p && is_large(size) && shim.malloc_min != SIZE_MAX) {
+		to = capture_malloc(size, false);
+		if (to)
+			return to;
 	}
-	if (shim_is_owner() && size >= CAPTURE_SIZE_MIN && block_resize(p, size))
-		return p;
-	/* A captured buffer that grows stays captured. */
-	to = size >= CAPTURE_SIZE_MIN && captures() ? capture(size, ARENA_GRANULE, false) : NULL;
-	if (!to)
-		return move(p, block_size(p), size);
-	memcpy(to, p, block_size(p) < size ? block_size(p) : size);
-	free(p);
-	return to;
+	return next.realloc(p, size);
 }
+
+EXPORT size_t malloc_usable_size(void *p)
+{
+	if (arena_owns(p))
+		return block_size(p);
+	return p && next_ready() ? next.malloc_usable_size(p) : 0;
+}
+
+/* ---- the aligned family ---- */
 
 EXPORT int posix_memalign(void **ret, size_t align, size_t size)
 {
 	void *p;
 
-	if (probing()) {
-		*ret = probe_area;
-		return 0;
-	}
 	if (!next_ready())
 		return ENOMEM;
 	p = capture_aligned(align, size);
@@ -210,12 +233,18 @@ EXPORT int posix_memalign(void **ret, size_t align, size_t size)
 	return 0;
 }
 
+static void *none(void)
+{
+	errno = ENOMEM;
+	return NULL;
+}
+
 EXPORT void *aligned_alloc(size_t align, size_t size)
 {
 	void *p;
 
 	if (!next_ready())
-		return next_pool_alloc(size, align);
+		return none();
 	p = capture_aligned(align, size);
 	return p ? p : next.aligned_alloc(align, size);
 }
@@ -225,7 +254,7 @@ EXPORT void *memalign(size_t align, size_t size)
 	void *p;
 
 	if (!next_ready())
-		return next_pool_alloc(size, align);
+		return none();
 	p = capture_aligned(align, size);
 	return p ? p : next.memalign(align, size);
 }
@@ -239,7 +268,9 @@ EXPORT void *valloc(size_t size)
 {
 	void *p = next_ready() ? capture_aligned(page_size(), size) : NULL;
 
-	return p || !next.valloc ? p : next.valloc(size);
+	if (p)
+		return p;
+	return next.valloc ? next.valloc(size) : none();
 }
 
 EXPORT void *pvalloc(size_t size)
@@ -247,32 +278,69 @@ EXPORT void *pvalloc(size_t size)
 	/* Blocks are whole pages already. */
 	void *p = next_ready() ? capture_aligned(page_size(), size) : NULL;
 
-	return p || !next.pvalloc ? p : next.pvalloc(size);
+	if (p)
+		return p;
+	return next.pvalloc ? next.pvalloc(size) : none();
 }
 
-EXPORT size_t malloc_usable_size(void *p)
+/* ---- whose functions does the program reach? ---- */
+
+/* Volatile, so that the calls are made and go where the linker says. */
+static void (*volatile reach_free)(void *) = free;
+static void *(*volatile reach_realloc)(void *, size_t) = realloc;
+static int (*volatile reach_memalign)(void **, size_t, size_t) = posix_memalign;
+
+#define PROBE_SIZE 64
+
+static struct next behind; /* what the next functions are meanwhile */
+static char probe_area[PROBE_SIZE];
+static unsigned int probe_frees;
+static void *probing; /* the thread */
+
+static bool is_probe(size_t size)
 {
-	if (arena_owns(p))
-		return block_size(p);
-	if (!p || next_pool_owns(p) || !next_ready())
-		return 0;
-	return next.malloc_usable_size(p);
+	return size == PROBE_SIZE && probing == __builtin_thread_pointer();
 }
 
-EXPORT void free_sized(void *p, size_t size);
-EXPORT void free_sized(void *p, size_t size)
+static void note_free(void *p)
 {
-	if (!arena_owns(p) && next_ready() && next.free_sized)
-		next.free_sized(p, size);
-	else
-		free(p);
+	probe_frees += !p && is_probe(PROBE_SIZE);
+	behind.free(p);
 }
 
-EXPORT void free_aligned_sized(void *p, size_t align, size_t size);
-EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
+static void *note_realloc(void *p, size_t size)
 {
-	if (!arena_owns(p) && next_ready() && next.free_aligned_sized)
-		next.free_aligned_sized(p, align, size);
-	else
-		free(p);
+	return !p && is_probe(size) ? probe_area : behind.realloc(p, size);
+}
+
+static int note_memalign(void **ret, size_t align, size_t size)
+{
+	if (!is_probe(size))
+		return behind.posix_memalign(ret, align, size);
+	*ret = probe_area;
+	return 0;
+}
+
+/*
+ * Ours call the next functions, which for a moment know this thread: nothing is
+ * allocated.  What a foreign function gives is its own, and stays with it.
+ */
+bool alloc_wrappers_reached(void)
+{
+	void *p = NULL;
+	bool ours;
+
+	behind = next;
+	probing = __builtin_thread_pointer();
+	next.free = note_free;
+	next.realloc = note_realloc;
+	next.posix_memalign = note_memalign;
+	ours = reach_realloc(NULL, PROBE_SIZE) == probe_area;
+	ours = reach_memalign(&p, 64, PROBE_SIZE) == 0 && p == probe_area && ours;
+	reach_free(NULL);
+	next.free = behind.free;
+	next.realloc = behind.realloc;
+	next.posix_memalign = behind.posix_memalign;
+	probing = NULL;
+	return ours && probe_frees;
 }

@@ -36,28 +36,6 @@ extern void __asan_init(void) __attribute__((weak));
 extern void __tsan_init(void) __attribute__((weak));
 extern void __msan_init(void) __attribute__((weak));
 
-/* Volatile, so that the calls are made and go where the linker says. */
-static void *(*volatile probe_malloc)(size_t) = malloc;
-static void (*volatile probe_free)(void *) = free;
-static int (*volatile probe_memalign)(void **, size_t, size_t) = posix_memalign;
-
-/*
- * A foreign function may be reached instead of any of ours: what it returns is
- * its own and stays with it, and nothing of ours is given to it.
- */
-static bool allocator_is_ours(void)
-{
-	void *aligned = NULL;
-	bool ours;
-
-	probe_running = true;
-	ours = probe_malloc(64) == probe_area;
-	ours = probe_memalign(&aligned, 64, 64) == 0 && aligned == probe_area && ours;
-	probe_free(NULL);
-	probe_running = false;
-	return ours && probe_frees;
-}
-
 static const char *why_off(void)
 {
 	if (getauxval(AT_SECURE))
@@ -70,7 +48,7 @@ static const char *why_off(void)
 		return "the page size is not 4096 bytes";
 	if (config.capture == CAPTURE_NONE)
 		return "UBLKZC_CAPTURE=none";
-	if (!allocator_is_ours())
+	if (!alloc_wrappers_reached())
 		return "the program's own allocator wins over a preloaded one (static jemalloc, "
 		       "tcmalloc, own malloc); nothing can be captured";
 	return NULL;
@@ -146,9 +124,9 @@ __attribute__((constructor(101))) static void start(void)
 	stats_start(program_invocation_short_name, shim.off_reason);
 	shim.watch = shim.off_reason == NULL;
 	shim.on = shim.off_reason == NULL;
-	shim.plain_below = !shim.on				  ? SIZE_MAX
-			   : shim.malloc_min < PROFILE_MALLOC_MIN ? shim.malloc_min
-								  : PROFILE_MALLOC_MIN;
+	/* Also where they are only to be counted, for who wants to know. */
+	if (shim.on && (shim.malloc_min != SIZE_MAX || config.stats || stats_in_file()))
+		alloc_wrappers_take_malloc();
 	errno = saved;
 }
 

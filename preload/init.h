@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* init.h - between the wrappers and the probe that tests them. */
+/* init.h - between the allocation wrappers and what switches them on. */
 #ifndef UBLKZC_PRELOAD_INIT_H
 #define UBLKZC_PRELOAD_INIT_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 
-/*
- * While the probe runs, our allocation wrappers return probe_area and our free
- * counts in probe_frees: so the probe sees whose they are without allocating.
- */
-extern atomic_bool probe_running;
-extern char probe_area[];
-extern unsigned int probe_frees;
+/* Do the program's calls of free and its like come to ours? */
+bool alloc_wrappers_reached(void);
+
+/* Let the program's calls of malloc and calloc come to us too. */
+void alloc_wrappers_take_malloc(void);
 
 #endif

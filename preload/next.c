@@ -5,17 +5,35 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdatomic.h>
-#include <stdint.h>
-
-struct next next;
 
 enum { UNRESOLVED, RESOLVING, RESOLVED };
 
 static atomic_int state;
-_Alignas(64) char next_pool[NEXT_POOL_SIZE];
-static atomic_size_t pool_used; /* bytes */
 
-#define RESOLVE(field, symbol) (next.field = (__typeof__(next.field))dlsym(RTLD_NEXT, symbol))
+/* While it is being resolved: what dlsym gives back then is lost, a few bytes. */
+static void first_free(void *p)
+{
+	if (next_ready() && next.free != first_free)
+		next.free(p);
+}
+
+static void *first_realloc(void *p, size_t size)
+{
+	if (next_ready() && next.realloc != first_realloc)
+		return next.realloc(p, size);
+	errno = ENOMEM;
+	return NULL;
+}
+
+_Alignas(64) struct next next = { .free = first_free, .realloc = first_realloc };
+
+/* Never NULL in between: another thread may be calling it. */
+#define RESOLVE(field, symbol)                                                                     \
+	do {                                                                                       \
+		void *found = dlsym(RTLD_NEXT, symbol);                                            \
+		if (found)                                                                         \
+			next.field = (__typeof__(next.field))found;                                \
+	} while (0)
 
 static void resolve(void)
 {
@@ -29,8 +47,6 @@ static void resolve(void)
 	RESOLVE(valloc, "valloc");
 	RESOLVE(pvalloc, "pvalloc");
 	RESOLVE(malloc_usable_size, "malloc_usable_size");
-	RESOLVE(free_sized, "free_sized");
-	RESOLVE(free_aligned_sized, "free_aligned_sized");
 	RESOLVE(open, "open");
 	RESOLVE(open64, "open64");
 	RESOLVE(openat, "openat");
@@ -60,6 +76,17 @@ static void resolve(void)
 	RESOLVE(prlimit64, "prlimit64");
 }
 
+/* Asking for what is not there makes dlsym allocate its complaint: only on demand. */
+void next_resolve_sized(void)
+{
+	static atomic_bool done;
+
+	if (atomic_exchange(&done, true))
+		return;
+	RESOLVE(free_sized, "free_sized");
+	RESOLVE(free_aligned_sized, "free_aligned_sized");
+}
+
 bool next_resolved(void)
 {
 	return atomic_load_explicit(&state, memory_order_acquire) == RESOLVED;
@@ -79,22 +106,4 @@ bool next_ready(void)
 	errno = saved;
 	atomic_store_explicit(&state, RESOLVED, memory_order_release);
 	return true;
-}
-
-void *next_pool_alloc(size_t size, size_t align)
-{
-	size_t need = (size + align + 63) & ~(size_t)63;
-	size_t at;
-
-	if (need < size || need > NEXT_POOL_SIZE)
-		return NULL;
-	at = atomic_fetch_add(&pool_used, need);
-	if (at + need > NEXT_POOL_SIZE)
-		return NULL;
-	return (void *)(((uintptr_t)next_pool + at + align - 1) & ~(uintptr_t)(align - 1));
-}
-
-size_t next_pool_size(const void *p)
-{
-	return (size_t)(next_pool + NEXT_POOL_SIZE - (const char *)p);
 }

@@ -2,8 +2,8 @@
 /*
  * next.h - the functions behind ours: libc's, or those of the next preload.
  *
- * Resolved once, by dlsym(RTLD_NEXT), on the first call of any wrapper.  What
- * dlsym itself allocates meanwhile comes from a small static pool.
+ * Resolved once, by dlsym(RTLD_NEXT), on the first call of any wrapper.  dlsym may
+ * allocate, with the malloc and calloc that are not ours (rebind.h).
  */
 #ifndef UBLKZC_PRELOAD_NEXT_H
 #define UBLKZC_PRELOAD_NEXT_H
@@ -16,10 +16,11 @@ struct rlimit;
 struct rlimit64;
 
 struct next {
+	/* Those that are called most may be called at any time: they resolve. */
+	void (*free)(void *);
+	void *(*realloc)(void *, size_t);
 	void *(*malloc)(size_t);
 	void *(*calloc)(size_t, size_t);
-	void *(*realloc)(void *, size_t);
-	void (*free)(void *);
 	int (*posix_memalign)(void **, size_t, size_t);
 	void *(*aligned_alloc)(size_t, size_t);
 	void *(*memalign)(size_t, size_t);
@@ -67,20 +68,9 @@ bool next_ready(void);
  */
 bool next_resolved(void);
 
+/* free_sized and free_aligned_sized, which glibc has since 2.43; else NULL. */
+void next_resolve_sized(void);
+
 extern struct next next;
-
-/* The pool for allocations made while resolving: bytes; dlsym has been seen to
- * take a few hundred. */
-#define NEXT_POOL_SIZE 16384UL
-
-extern char next_pool[NEXT_POOL_SIZE];
-
-void *next_pool_alloc(size_t size, size_t align);
-static inline bool next_pool_owns(const void *p)
-{
-	return (size_t)((const char *)p - next_pool) < NEXT_POOL_SIZE;
-}
-
-size_t next_pool_size(const void *p); /* an upper bound of what may be read */
 
 #endif

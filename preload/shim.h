@@ -14,8 +14,6 @@
 struct shim {
 	_Atomic bool on;	/* allocation wrappers capture at all */
 	_Atomic bool watch;	/* descriptor wrappers look at O_DIRECT */
-	size_t plain_below;	/* bytes: smaller ones, and pointers not in an arena, are
-				 * next's without a question; 0: nothing is */
 	size_t malloc_min;	/* bytes; SIZE_MAX: malloc is not captured */
 	size_t mmap_min;	/* bytes; SIZE_MAX: private mappings are not captured */
 	bool no_ahead;		/* no arena before the first captured allocation */
