@@ -34,6 +34,7 @@ static const struct {
 	{ STAT_LEGACY, "of them by the older one-byte protocol" },
 	{ STAT_NO_SERVER, "times a ublk disk had no ublkzc server behind it (no socket)" },
 	{ STAT_DEADLINE, "times a server did not answer in time (UBLKZC_CONNECT_MS)" },
+	{ STAT_LATE, "of them it answered later, and what was opened became zero-copy then" },
 	{ STAT_REFUSED, "times a server refused us" },
 	{ STAT_SESSION_LOST, "sessions lost" },
 	{ STAT_SCANS, "times a server was told to look at the program's own shared memory" },

@@ -44,6 +44,7 @@ enum stat_id {
 	STAT_ARMED,	     /* sessions established */
 	STAT_NO_SERVER,	     /* no socket behind the device */
 	STAT_DEADLINE,	     /* the server did not answer in time */
+	STAT_LATE,	     /* it answered afterwards */
 	STAT_REFUSED,	     /* HELLO refused */
 	STAT_LEGACY,	     /* sessions by the older protocol */
 	STAT_SESSION_LOST,

@@ -23,6 +23,7 @@
 #include "common/log.h"
 #include "config.h"
 #include "fork.h"
+#include "legacy.h"
 #include "next.h"
 #include "profile.h"
 #include "shim.h"
@@ -133,6 +134,7 @@ __attribute__((constructor(101))) static void start(void)
 /* Later destructors still allocate and free, so nothing is taken down. */
 __attribute__((destructor)) static void finish(void)
 {
+	legacy_leave();
 	if (!config.stats)
 		return;
 	if (sys_fd_is(stats_out.fd, stats_out.dev, stats_out.ino))

@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "config.h"
+#include "legacy.h"
 #include "shared.h"
 #include "shim.h"
 #include "stats.h"
@@ -32,11 +33,13 @@ struct session {
 	bool used;
 	bool live;
 	bool legacy;
+	bool late; /* it did not answer in time, and is not waited for until it does */
 	unsigned int device;
 	int fd; /* live and not legacy: the connection */
 	dev_t dev;
 	ino_t ino;
 	uint32_t seq;
+	uint32_t hello_seq;   /* of the HELLO whose answer is to come; 0: none */
 	uint32_t scan_seq;    /* of the SCAN whose answer is to come; 0: none */
 	unsigned int scanned; /* shared_generation() that the server knows */
 	long long retry_at;   /* not live: when to try again, ms */
@@ -71,8 +74,26 @@ static void lose(struct session *s)
 		sys_close(s->fd);
 }
 
+static void note_hello(struct session *s, const struct wire_reply *reply)
+{
+	s->hello_seq = 0;
+	if (!reply->status)
+		return;
+	stat_add(STAT_REFUSED, 1);
+	stats_last_refusal(reply->reason);
+	log_line(LOG_INFO, "/dev/ublkb%u: the server refused us: %s", s->device,
+		 wire_reason_text(reply->reason));
+	lose(s);
+	s->retry_at = sys_now_ms() + SESSION_RETRY_MS;
+}
+
 static void note_reply(struct session *s, const struct wire_reply *reply)
 {
+	if (s->late)
+		stat_add(STAT_LATE, 1);
+	s->late = false;
+	if (reply->type == WIRE_HELLO && reply->seq == s->hello_seq)
+		note_hello(s, reply);
 	if (reply->type == WIRE_SCAN && reply->seq == s->scan_seq)
 		s->scan_seq = 0;
 	if (reply->type != WIRE_ADD)
@@ -93,7 +114,7 @@ static void drain(struct session *s)
 	struct wire_reply reply;
 	int ret;
 
-	while ((ret = talk_read_reply(s->fd, 0, &reply)) == 0)
+	while (s->live && (ret = talk_read_reply(s->fd, 0, &reply)) == 0)
 		note_reply(s, &reply);
 	if (ret != -ETIMEDOUT)
 		lose(s);
@@ -124,35 +145,23 @@ static int send_add(struct session *s, const struct arena *a)
 }
 
 /*
- * One connection a buffer: one byte and the memfd there, an index back.
- * Returns 0 when it was answered, also with a refusal.
+ * Returns 0 when it has been handed over, also when the server refused it, or when
+ * its answer comes too late to be read: it will then be registered all the same.
  */
 static int send_legacy(struct session *s, const struct arena *a)
 {
-	long long deadline = sys_now_ms() + (long long)config.connect_ms;
-	int fd = talk_connect(config.legacy_dir, s->device, SOCK_STREAM, deadline);
+	long long patience = s->late ? 0 : (long long)config.connect_ms;
 	int32_t index = -1;
-	int ret;
+	int ret = legacy_offer(s->device, a->fd, sys_now_ms() + patience, &index);
 
-	if (fd < 0)
-		return fd;
-	ret = wire_send(fd, "", 1, a->fd);
-	while (!ret) {
-		long long left = deadline - sys_now_ms();
-		long len = sys_call(SYS_recvfrom, fd, (long)&index, sizeof(index), 0, 0, 0);
-
-		if (len == (long)sizeof(index))
-			break;
-		if (len != -EAGAIN && len != -EINTR)
-			ret = -EPIPE; /* it hung up, or sent a part of an index */
-		else if (left <= 0)
-			ret = -ETIMEDOUT;
-		else
-			sys_poll_in(fd, (int)left);
+	if (ret == -ETIMEDOUT) {
+		/* Waited for once: the server is slow, and the program is not to be. */
+		stat_add(STAT_DEADLINE, !s->late);
+		s->late = true;
+		return 0;
 	}
-	sys_close(fd);
-	if (ret == -ETIMEDOUT)
-		stat_add(STAT_DEADLINE, 1);
+	if (ret == -ECONNREFUSED || ret == -ENOENT)
+		stats_no_server(s->device);
 	else
 		stat_add(ret || index < 0 ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
 	return ret;
@@ -257,7 +266,7 @@ static int wait_for_answers(struct session *s, long long deadline)
 {
 	struct wire_reply reply;
 
-	while (s->live && (nr_pending(s) || s->scan_seq)) {
+	while (s->live && !s->late && (nr_pending(s) || s->scan_seq)) {
 		int ret = talk_read_reply(s->fd, deadline, &reply);
 
 		if (ret == -ETIMEDOUT)
@@ -367,6 +376,11 @@ static struct session *find_session(unsigned int device)
 	return spare;
 }
 
+/*
+ * A server that does not answer in time is taken at its word later: what is sent
+ * behind the HELLO it looks at in that order, so if it accepts us all is registered
+ * by then, and if not, nothing was.
+ */
 static int say_hello(struct session *s, int proof, long long deadline)
 {
 	struct wire_request req;
@@ -375,21 +389,21 @@ static int say_hello(struct session *s, int proof, long long deadline)
 
 	wire_request_init(&req, WIRE_HELLO, ++s->seq);
 	req.pid = (uint32_t)sys_getpid();
+	s->hello_seq = req.seq;
 	ret = wire_send(s->fd, &req, sizeof(req), proof);
 	if (!ret)
 		ret = talk_read_reply(s->fd, deadline, &reply);
-	if (ret) {
-		stat_add(ret == -ETIMEDOUT ? STAT_DEADLINE : STAT_REFUSED, 1);
-		return ret;
+	if (ret == -ETIMEDOUT) {
+		stat_add(STAT_DEADLINE, 1);
+		s->late = true;
+		return 0;
 	}
-	if (reply.type != WIRE_HELLO || reply.status) {
+	if (ret || reply.type != WIRE_HELLO) {
 		stat_add(STAT_REFUSED, 1);
-		stats_last_refusal(reply.reason);
-		log_line(LOG_INFO, "/dev/ublkb%u: the server refused us: %s", s->device,
-			 wire_reason_text(reply.reason));
-		return reply.status ? reply.status : -EPROTO;
+		return ret ? ret : -EPROTO;
 	}
-	return 0;
+	note_hello(s, &reply);
+	return reply.status;
 }
 
 static int greet(struct session *s, int proof, long long deadline)
@@ -397,6 +411,7 @@ static int greet(struct session *s, int proof, long long deadline)
 	struct stat st;
 	int ret = sys_fstat(s->fd, &st);
 
+	s->late = false;
 	if (ret == 0)
 		ret = say_hello(s, proof, deadline);
 	if (ret) {
@@ -406,15 +421,6 @@ static int greet(struct session *s, int proof, long long deadline)
 	s->dev = st.st_dev;
 	s->ino = st.st_ino;
 	return 0;
-}
-
-static bool legacy_server(unsigned int device, long long deadline)
-{
-	int fd = talk_connect(config.legacy_dir, device, SOCK_STREAM, deadline);
-
-	if (fd >= 0)
-		sys_close(fd);
-	return fd >= 0;
 }
 
 static void establish(struct session *s, int proof)
@@ -430,7 +436,7 @@ static void establish(struct session *s, int proof)
 		stat_add(STAT_DEADLINE, 1);
 		return;
 	}
-	s->legacy = s->fd < 0 && legacy_server(s->device, deadline);
+	s->legacy = s->fd < 0 && legacy_there(s->device);
 	if (s->fd < 0 && !s->legacy) {
 		stats_no_server(s->device);
 		log_line(LOG_INFO, "/dev/ublkb%u: no server at %s: error %d", s->device,
@@ -440,6 +446,7 @@ static void establish(struct session *s, int proof)
 	if (!s->legacy && greet(s, proof, deadline))
 		return;
 	s->live = true;
+	s->late = s->late && !s->legacy;
 	s->scan_seq = s->scanned = 0;
 	memset(s->sent, 0, sizeof(s->sent));
 	atomic_fetch_add(&nr_live, 1);

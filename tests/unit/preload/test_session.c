@@ -153,7 +153,7 @@ static void fake_listen(struct fake *f, unsigned int device, enum manner manner,
 		 legacy ? legacy_dir : dir, device);
 	f->listener = socket(AF_UNIX, (legacy ? SOCK_STREAM : SOCK_SEQPACKET) | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(f->listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	assert_int_equal(listen(f->listener, 1), 0);
+	assert_int_equal(listen(f->listener, legacy ? 8 : 1), 0);
 }
 
 static void fake_start(struct fake *f, unsigned int device, enum manner manner, bool legacy)
@@ -299,10 +299,66 @@ static void a_silent_server_costs_no_more_than_the_deadline(void **state)
 	config.connect_ms = 100;
 	fake_start(&f, 5, SILENT, false);
 	session_arm(5, 0);
-	assert_false(session_armed());
 	assert_int_equal(stat_get(STAT_DEADLINE), 1);
 	assert_true(sys_now_ms() - before >= 100);
 	assert_true(sys_now_ms() - before < 60000); /* it ends at all */
+	/* and is not waited for again */
+	config.connect_ms = 60000;
+	before = sys_now_ms();
+	session_arm(5, 0);
+	assert_true(sys_now_ms() - before < 30000);
+	assert_int_equal(stat_get(STAT_DEADLINE), 1);
+	fake_stop(&f);
+}
+
+static void await_count(atomic_uint *count, unsigned int at_least)
+{
+	for (int i = 0; i < 10000 && *count < at_least; i++)
+		usleep(1000);
+	assert_true(*count >= at_least);
+}
+
+/* The program opens once, and then only reads and writes: nothing calls us again. */
+static void a_late_server_has_everything_when_it_looks(void **state)
+{
+	struct fake f;
+	void *p = block_alloc(4096, 4096, false);
+
+	(void)state;
+	config.connect_ms = 20;
+	fake_start(&f, 5, SLOW, false);
+	session_arm(5, 0);
+	assert_int_equal(f.memfds, 0);
+	assert_int_equal(stat_get(STAT_DEADLINE), 1);
+	await_count(&f.memfds, 1);
+	for (int i = 0; i < 10000 && !stat_get(STAT_ARENAS_SENT); i++) {
+		usleep(1000);
+		session_arm(5, 0);
+	}
+	assert_int_equal(stat_get(STAT_LATE), 1);
+	assert_int_equal(f.hellos, 1);
+	block_free(p);
+	fake_stop(&f);
+}
+
+/* One that refuses us, late, ends the session. */
+static void a_late_refusal_is_one(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	config.connect_ms = 20;
+	fake_listen(&f, 5, REFUSING, false);
+	session_arm(5, 0);
+	assert_true(session_armed());
+	assert_int_equal(pthread_create(&f.thread, NULL, fake_main, &f), 0);
+	await_count(&f.hellos, 1);
+	for (int i = 0; i < 10000 && session_armed(); i++) {
+		usleep(1000);
+		session_arm(5, 0);
+	}
+	assert_false(session_armed());
+	assert_int_equal(stat_get(STAT_REFUSED), 1);
 	fake_stop(&f);
 }
 
@@ -425,11 +481,12 @@ static void an_older_server_that_fails_us_is_not_asked_at_every_open(void **stat
 		stats_reset();
 		fake_start(&f, 30 + i, manners[i], true);
 		session_arm(30 + i, 0);
-		offered = f.memfds; /* as many as there are arenas, if it answers */
+		usleep(manners[i] == SILENT ? 200000 : 0);
+		offered = f.memfds; /* as many as there are arenas, if it does not hang up */
 		assert_true(offered >= 1);
 		session_arm(30 + i, 0);
 		assert_int_equal(f.memfds, offered);
-		assert_int_equal(session_armed(), manners[i] == REFUSING);
+		assert_int_equal(session_armed(), manners[i] != HANGS_UP);
 		assert_int_equal(stat_get(STAT_DEADLINE), manners[i] == SILENT);
 		assert_int_equal(stat_get(STAT_ARENAS_REFUSED), manners[i] == SILENT ? 0 : offered);
 		assert_int_equal(stat_get(STAT_ARENAS_SENT), 0);
@@ -533,6 +590,8 @@ int main(void)
 		T(an_answer_that_never_comes_is_waited_for_once),
 		T(no_server_is_counted_and_not_asked_again_at_once),
 		T(a_silent_server_costs_no_more_than_the_deadline),
+		T(a_late_server_has_everything_when_it_looks),
+		T(a_late_refusal_is_one),
 		T(a_full_queue_is_waited_for),
 		T(misbehaving_servers_are_left_alone),
 		T(a_socket_closed_under_us_is_noticed),
