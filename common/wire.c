@@ -62,6 +62,8 @@ static int nr_fds_of(uint16_t type)
 	case WIRE_DETACH:
 	case WIRE_ATTACHED:
 	case WIRE_RESIZE:
+	case WIRE_STOP:
+	case WIRE_UPGRADE:
 		return 0;
 	default:
 		return -1;
@@ -249,6 +251,16 @@ static const char *const reason_text[WIRE_REASONS] = {
 	[WIRE_NO_RESIZE] = "this kernel's ublk driver cannot resize (Linux 6.16 and newer can)",
 	[WIRE_NOT_WRITABLE] = "the memfd, or the device, is not open for reading and writing",
 	[WIRE_TARGET_REFUSED] = "what is behind the device cannot grow",
+	[WIRE_NO_KEEPER] = "its server has no keeper that would start another",
+	[WIRE_UPGRADING] = "another upgrade is not over yet",
+	[WIRE_PROGRAM_MISSING] = "the installed program cannot be started",
+	[WIRE_PROGRAM_FAILS] = "the installed program was tried and does not work",
+	[WIRE_OTHER_RECORDS] = "the installed program does not understand this server's records",
+	[WIRE_OTHER_STATE] = "the installed program has another version of the state file",
+	[WIRE_OTHER_OPTIONS] = "the installed program does not know this server's options",
+	[WIRE_PROGRAM_SLOW] = "the installed program was tried and did not answer in time",
+	[WIRE_COMMANDS_PENDING] = "the driver has not finished what it was asked to do",
+	[WIRE_PROGRAM_DIED] = "the installed program took over and died",
 	[WIRE_NO_MEMORY] = "the server is out of memory or address space",
 	[WIRE_STOPPING] = "the device is being removed",
 	[WIRE_NOT_ALLOWED] = "only root and the server's user may",

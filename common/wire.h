@@ -80,6 +80,15 @@ enum wire_type {
 	 * also when it was refused.
 	 */
 	WIRE_RESIZE = 9,
+	/* As ATTACH, for root: remove the device and end.  The reply says that it begins. */
+	WIRE_STOP = 10,
+	/*
+	 * As ATTACH, for root: hand the device over to the program that is installed now.  The
+	 * reply comes from the successor when it has proved itself, or from whoever serves
+	 * instead, with the reason.
+	 */
+	WIRE_UPGRADE = 11,
+	WIRE_TYPES /* one more than the last type */
 };
 
 /* Flags of WIRE_ADD. */
@@ -110,7 +119,18 @@ enum wire_reason {
 	WIRE_NO_RESIZE,	     /* this kernel's driver cannot change a device's size */
 	WIRE_NOT_WRITABLE,   /* the memfd is not open for what is asked */
 	WIRE_TARGET_REFUSED, /* the storage cannot grow; status holds its error */
-	WIRE_REASONS	     /* count, not a reason */
+	/* UPGRADE.  Of the new program, when it was tried: */
+	WIRE_NO_KEEPER,	       /* nobody would start it */
+	WIRE_UPGRADING,	       /* another upgrade is not over yet */
+	WIRE_PROGRAM_MISSING,  /* it cannot be started at all; status holds the error */
+	WIRE_PROGRAM_FAILS,    /* it ended without having understood anything */
+	WIRE_OTHER_RECORDS,    /* it does not understand the records */
+	WIRE_OTHER_STATE,      /* ... nor the state file */
+	WIRE_OTHER_OPTIONS,    /* ... nor the command line */
+	WIRE_PROGRAM_SLOW,     /* it did not answer in time */
+	WIRE_COMMANDS_PENDING, /* the driver does not answer what it was asked: not handed over */
+	WIRE_PROGRAM_DIED,     /* it has served, and died; the old program serves again */
+	WIRE_REASONS	       /* count, not a reason */
 };
 
 /* As sent.  64 bytes; every field that a type does not use is zero. */

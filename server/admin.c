@@ -3,33 +3,36 @@
 #include "admin.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "common/log.h"
+#include "peer.h"
 
-static int connect_server(unsigned int device)
+int admin_connect(unsigned int device)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	int err;
 
 	if (fd < 0)
 		return -errno;
 	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, WIRE_DIR, device);
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		int err = -errno;
-
-		close(fd);
-		return log_error(err, "/dev/ublkb%u: no server at %s (ublkzc list)", device,
-				 addr.sun_path);
-	}
-	return fd;
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
 }
 
-static int ask_on(int fd, const struct wire_request *req, struct wire_reply *ret)
+int admin_ask_on(int fd, const struct wire_request *req, int ms, struct wire_reply *ret)
 {
+	struct pollfd answer = { .fd = fd, .events = POLLIN };
 	char buf[sizeof(*ret) + 1];
 	int fds[WIRE_FDS_MAX];
 	unsigned int nr_fds;
@@ -39,20 +42,38 @@ static int ask_on(int fd, const struct wire_request *req, struct wire_reply *ret
 	err = wire_send(fd, req, sizeof(*req), -1);
 	if (err)
 		return err;
+	if (poll(&answer, 1, ms) == 0)
+		return -ETIMEDOUT;
 	len = wire_recv(fd, buf, sizeof(buf), fds, &nr_fds);
 	if (len <= 0)
-		return len ? (int)len : -EPIPE;
+		return len && len != -ECONNRESET ? (int)len : -EPIPE;
 	return wire_reply_decode(buf, (size_t)len, ret);
+}
+
+int admin_kill_server(int fd)
+{
+	int pidfd = peer_pidfd(fd);
+	int ret = 0;
+
+	if (pidfd < 0)
+		return pidfd;
+	if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0)
+		ret = -errno;
+	close(pidfd);
+	return ret;
 }
 
 int admin_ask(unsigned int device, const struct wire_request *req, struct wire_reply *ret)
 {
-	int fd = connect_server(device);
+	int fd = admin_connect(device);
 	int err;
 
 	if (fd < 0)
-		return fd;
-	err = ask_on(fd, req, ret);
+		return log_error(fd,
+				 "/dev/ublkb%u: no server listens at " WIRE_DIR
+				 "/ublkb%u.sock (ublkzc list)",
+				 device, device);
+	err = admin_ask_on(fd, req, ADMIN_WAIT_FOR_EVER, ret);
 	close(fd);
 	if (err)
 		log_error(err, "/dev/ublkb%u: its server did not answer", device);

@@ -162,6 +162,17 @@ void buffers_ask_waiting(struct buffers *b)
 	}
 }
 
+void buffers_pause(struct buffers *b, bool paused)
+{
+	b->paused = paused;
+	buffers_ask_waiting(b);
+}
+
+bool buffers_idle(const struct buffers *b)
+{
+	return !b->registering && !b->unregistering;
+}
+
 static void start_unregister(struct buffers *b, struct buffer *buf)
 {
 	buf->state = UNREGISTERING;

@@ -57,7 +57,7 @@ struct buffers {
 	unsigned int indices;	    /* one more than the highest so far */
 	unsigned int registering;   /* asked of the backend, not answered: 0 or 1 */
 	unsigned int unregistering; /* asked of the backend, not answered */
-	bool paused;		    /* a successor, before its device resumes */
+	bool paused;		    /* the driver is asked for nothing */
 	struct vault *vault;	    /* NULL: none */
 	struct buffer *first;
 	struct buffer *first_waiting, *last_waiting; /* to be asked, in order */
@@ -112,6 +112,15 @@ int buffers_remove(struct buffers *b, void *client, unsigned int index);
 
 /* End all uses by @client; no answer reaches it any more. */
 void buffers_forget_client(struct buffers *b, void *client);
+
+/*
+ * Ask the driver for nothing more, or again: a successor before its device resumes, and a
+ * server that is about to hand over.  What is wanted meanwhile waits, and is recorded.
+ */
+void buffers_pause(struct buffers *b, bool paused);
+
+/* Nothing is asked of the driver now. */
+bool buffers_idle(const struct buffers *b);
 
 /* The backend's result: an index or 0, or a negative errno. */
 void buffers_finished(struct buffers *b, void *cookie, int res);

@@ -59,9 +59,9 @@ static int set_up(struct device *d)
 
 	if ((ret = device_open_events(d)) || (ret = device_open_target(d)) ||
 	    (ret = ctrl_open(&d->ctrl)) || (ret = device_add(d)) || (ret = device_open_char(d)) ||
-	    (ret = device_create_state(d)) || (ret = device_open_listener(d)) ||
-	    (ret = device_register_shm_files(d)) || (ret = device_start_queues(d)) ||
-	    (ret = start_device(d)))
+	    (ret = device_take_lock(d)) || (ret = device_create_state(d)) ||
+	    (ret = device_open_listener(d)) || (ret = device_register_shm_files(d)) ||
+	    (ret = device_start_queues(d)) || (ret = start_device(d)))
 		return ret;
 	return 0;
 }
@@ -75,15 +75,6 @@ static void show_gauges(struct device *d)
 	atomic_store_explicit(&d->state->indices, d->buffers.indices, memory_order_relaxed);
 	atomic_store_explicit(&d->state->clients, d->listener.nr_clients, memory_order_relaxed);
 	atomic_store_explicit(&d->state->refused, d->listener.refused, memory_order_relaxed);
-}
-
-/* Others ask the state for the keeper: its number may become another process's. */
-static void look_after_keeper(struct device *d, bool hung_up)
-{
-	if (hung_up)
-		vault_lose(d->vault, -EPIPE);
-	if (d->vault->lost)
-		d->state->keeper = 0;
 }
 
 /*
@@ -113,19 +104,29 @@ static bool serve(struct device *d)
 		{ .fd = d->done_fd, .events = POLLIN },
 		{ .fd = d->listener.epoll, .events = POLLIN },
 		{ .fd = ctrl_fd(&d->ctrl), .events = POLLIN },
-		{ .fd = d->vault->fd },
+		{ .fd = d->vault->fd, .events = POLLIN },
 	};
 
-	while (!fds[0].revents && !fds[1].revents) {
+	while (!fds[0].revents && !fds[1].revents && !d->stop_asked) {
 		if (poll(fds, 5, ctrl_has_early(&d->ctrl) ? 0 : 1000) < 0 && errno != EINTR)
 			break;
+		FAULT_POINT("serving");
 		device_collect(d);
 		listener_run(&d->listener);
 		show_gauges(d);
-		look_after_keeper(d, fds[4].revents & (POLLHUP | POLLERR));
+		if (fds[4].revents)
+			handover_hear(d);
+		handover_go_on(d);
 		fds[4].fd = d->vault->fd;
 	}
-	return fds[0].revents || !fds[1].revents || is_stopped(d);
+	return d->stop_asked || fds[0].revents || !fds[1].revents || is_stopped(d);
+}
+
+void device_stop(void *host)
+{
+	struct device *d = host;
+
+	d->stop_asked = true;
 }
 
 /* ---- taking down ---- */
@@ -156,7 +157,7 @@ static void take_down(struct device *d)
 	}
 	device_collect(d);
 	buffers_close(&d->buffers);
-	if (d->state)
+	if (d->locked)
 		state_remove(d->info.dev_id);
 	ctrl_close(&d->ctrl);
 	if (d->target.ops)

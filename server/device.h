@@ -25,4 +25,10 @@ int device_serve(const struct options *options, struct vault *vault,
 int device_recover(const struct options *options, struct vault *vault, int number,
 		   void (*ready)(unsigned int device, void *arg), void *arg);
 
+/*
+ * Could this program take over what is in the vault?  Looks, and changes nothing.  0 when it
+ * could; -EPROTO: not these records; -EBADMSG: not this state; or another error, all logged.
+ */
+int device_rehearse(struct vault *vault);
+
 #endif

@@ -6,6 +6,7 @@
 #include "buffers.h"
 #include "ctrl.h"
 #include "device.h"
+#include "handover.h"
 #include "listener.h"
 #include "queue.h"
 #include "registry.h"
@@ -19,6 +20,7 @@ struct device {
 	struct ctrl ctrl;
 	struct ublksrv_ctrl_dev_info info;
 	bool added;
+	bool locked; /* lock.h */
 	bool started;
 	bool shmem_zc;
 	int char_fd;
@@ -33,6 +35,8 @@ struct device {
 	struct registry registry;
 	struct buffers buffers;
 	struct listener listener;
+	struct handover handover;
+	bool stop_asked; /* by root, over the socket */
 	bool listening;
 	struct queue *queues;
 	unsigned int nr_started; /* queues to join */
@@ -42,6 +46,7 @@ struct device {
 /* Steps of setting up; 0 or a negative errno that was logged.  device_setup.c: */
 int device_open_events(struct device *d);
 int device_open_target(struct device *d);
+int device_take_lock(struct device *d);
 int device_create_state(struct device *d);
 int device_start_queues(struct device *d);
 /* device_driver.c: */
@@ -55,8 +60,11 @@ int device_register_shm_files(struct device *d);
 int device_inherit(struct device *d);			 /* from the vault */
 int device_adopt(struct device *d, unsigned int number); /* by hand */
 
-/* device_resize.c: a listener's resize; @arg is the device. */
-int device_resize(void *arg, uint64_t *size, enum wire_reason *ret_reason);
+/* A listener's stop; @host is the device. */
+void device_stop(void *host);
+
+/* device_resize.c: a listener's resize, likewise. */
+int device_resize(void *host, uint64_t *size, enum wire_reason *ret_reason);
 
 /* device_memory.c: hand results of the driver to the buffers that they are for. */
 void device_collect(struct device *d);

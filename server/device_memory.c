@@ -132,8 +132,10 @@ int device_open_listener(struct device *d)
 		.vault = d->vault,
 		.socket = d->socket_fd,
 		.legacy = d->legacy_fd,
+		.host = d,
 		.resize = device_resize,
-		.resize_arg = d,
+		.stop = device_stop,
+		.upgrade = handover_asked,
 		.judge_proof = listener_judge_proof,
 	};
 	d->listening = true;

@@ -22,6 +22,7 @@
 
 #include "common/log.h"
 #include "device_internal.h"
+#include "fault.h"
 
 /* The driver notices the death of a server when its last request is handed back. */
 #define QUIESCE_DEADLINE_MS 60000
@@ -104,6 +105,17 @@ struct heir {
 	int state_fd;
 };
 
+/* Before anything is asked of the driver: nobody could serve without. */
+static int adopt_state(struct heir *h)
+{
+	int ret = state_adopt(h->state_fd, &h->d->state);
+
+	if (ret == -EBADMSG)
+		return log_error(ret, "device %u: its state file is of another version of ublkzc",
+				 h->number);
+	return ret ? log_error(ret, "the state of device %u", h->number) : 0;
+}
+
 /* The device must be known, and its sockets, before the first client is. */
 static int prepare(struct heir *h)
 {
@@ -115,12 +127,9 @@ static int prepare(struct heir *h)
 	if (!h->has_number)
 		return log_error(-EPROTO, "the keeper names no device");
 	if ((ret = ctrl_open(&d->ctrl)) || (ret = ask_driver(d, h->number)) ||
-	    (ret = device_open_target(d)) || (ret = check_size(d)) || (ret = begin_recovery(d)) ||
-	    (ret = device_open_char(d)))
+	    (ret = adopt_state(h)) || (ret = device_open_target(d)) || (ret = check_size(d)) ||
+	    (ret = begin_recovery(d)) || (ret = device_open_char(d)))
 		return ret;
-	ret = state_adopt(h->state_fd, &d->state);
-	if (ret)
-		return log_error(ret, "the state of device %u", h->number);
 	ret = device_open_listener(d);
 	d->buffers.paused = true;
 	return ret;
@@ -164,6 +173,9 @@ static int inherit_record(struct heir *h, const struct vault_record *r, int fd)
 		h->has_number = true;
 		h->state_fd = fd;
 		return 0;
+	case VAULT_LOCK:
+		h->d->locked = true; /* held for as long as this process lives */
+		return 0;
 	case VAULT_BACKING:
 		h->d->backing_fd = fd;
 		return 0;
@@ -197,12 +209,56 @@ int device_inherit(struct device *d)
 	struct heir h = { .d = d, .state_fd = -1 };
 	int ret;
 
+	FAULT_POINT("inheriting");
 	if ((ret = device_open_events(d)) || (ret = inherit_all(&h)) ||
 	    (ret = buffers_restored(&d->buffers)) || (ret = resume(d)))
 		return ret;
 	listener_resume(&d->listener);
 	buffers_resume(&d->buffers);
 	return 0;
+}
+
+/* ---- would it work? ---- */
+
+static bool known(const struct vault_record *r)
+{
+	return r->kind >= VAULT_STATE && r->kind <= VAULT_LOCK;
+}
+
+/* Descriptors are closed as they come: the keeper has them. */
+static int look_at_all(struct heir *h)
+{
+	struct vault_record r;
+	int ret;
+	int fd;
+
+	while ((ret = vault_next(h->d->vault, &r, &fd)) == 1) {
+		if (r.kind == VAULT_STATE && fd >= 0) {
+			h->number = r.state.number;
+			h->has_number = true;
+			h->state_fd = fd;
+		} else if (fd >= 0) {
+			close(fd);
+		}
+		if (!known(&r))
+			return log_error(-EPROTO, "a record of kind %u", r.kind);
+	}
+	if (ret < 0 || !h->has_number)
+		return log_error(-EPROTO, "the keeper's records");
+	return 0;
+}
+
+int device_rehearse(struct vault *vault)
+{
+	struct device d = { .vault = vault, .ctrl = CTRL_CLOSED };
+	struct heir h = { .d = &d, .state_fd = -1 };
+	int ret;
+
+	if ((ret = look_at_all(&h)) || (ret = adopt_state(&h)) || (ret = ctrl_open(&d.ctrl)))
+		return ret;
+	ret = ask_driver(&d, h.number);
+	ctrl_close(&d.ctrl);
+	return ret;
 }
 
 /* ---- by hand ---- */
@@ -301,9 +357,9 @@ int device_adopt(struct device *d, unsigned int number)
 				 "its keeper (ublkzc del -n %u removes it)",
 				 number, number);
 	if ((ret = device_open_events(d)) || (ret = ctrl_open(&d->ctrl)) ||
-	    (ret = ask_driver(d, number)) || (ret = device_open_target(d)) ||
-	    (ret = check_size(d)) || (ret = begin_recovery(d)) || (ret = device_open_char(d)) ||
-	    (ret = create_state(d, indices)) || (ret = resume(d)) ||
+	    (ret = ask_driver(d, number)) || (ret = device_take_lock(d)) ||
+	    (ret = device_open_target(d)) || (ret = check_size(d)) || (ret = begin_recovery(d)) ||
+	    (ret = device_open_char(d)) || (ret = create_state(d, indices)) || (ret = resume(d)) ||
 	    (ret = drop_stale_buffers(d, indices)) || (ret = device_open_listener(d)) ||
 	    (ret = device_register_shm_files(d)))
 		return ret;

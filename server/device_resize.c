@@ -42,9 +42,9 @@ static int grow(struct device *d, uint64_t size)
 	return ret < 0 ? ret : 0;
 }
 
-int device_resize(void *arg, uint64_t *size, enum wire_reason *ret_reason)
+int device_resize(void *host, uint64_t *size, enum wire_reason *ret_reason)
 {
-	struct device *d = arg;
+	struct device *d = host;
 	uint64_t wanted = *size;
 	int ret;
 

@@ -11,6 +11,7 @@
 
 #include "common/log.h"
 #include "device_internal.h"
+#include "lock.h"
 #include "privileges.h"
 #include "reclaim.h"
 
@@ -35,6 +36,24 @@ int device_open_target(struct device *d)
 	if (!ret && inherited < 0 && d->target.fd >= 0)
 		vault_put(d->vault, &record, d->target.fd);
 	return ret;
+}
+
+int device_take_lock(struct device *d)
+{
+	struct vault_record record = { .kind = VAULT_LOCK };
+	char path[64];
+	int fd;
+	int ret = lock_take(d->info.dev_id, &fd);
+
+	lock_path(path, sizeof(path), d->info.dev_id);
+	if (ret == -EEXIST)
+		return log_error(ret, "device %u has a server, which holds %s", d->info.dev_id,
+				 path);
+	if (ret)
+		return log_error(ret, "%s", path);
+	d->locked = true;
+	vault_put(d->vault, &record, fd);
+	return 0;
 }
 
 int device_create_state(struct device *d)

@@ -3,9 +3,7 @@
 #include "keeper.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <search.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,113 +17,14 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "keeper_internal.h"
 
-struct kept {
-	struct vault_record record; /* first: compared by its id */
-	int fd;			    /* -1: none */
-};
-
-struct keeper {
-	const struct keeper_start *start;
-	void *kept; /* tsearch(3) tree of struct kept, by id */
-	char program[4096];
-	bool old_program; /* the installed one does not understand our records */
-	char oom_score_adj[16];
-	int signal_fd;
-	int sock; /* to the server; -1: it has hung up */
-	pid_t pid;
-	int pidfd;
-	bool ready; /* this server has been live */
-	bool live;  /* some server has */
-	bool stale; /* records are missing: a successor would serve wrong memory */
-	unsigned int device;
-	bool stopping;
-	long long kill_at; /* ms; while stopping */
-	unsigned int pause_ms;
-};
-
-static long long now_ms(void)
+long long keeper_now_ms(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
-/* ---- records ---- */
-
-static int compare_ids(const void *a, const void *b)
-{
-	uint64_t x = ((const struct vault_record *)a)->id;
-	uint64_t y = ((const struct vault_record *)b)->id;
-
-	return (x > y) - (x < y);
-}
-
-static void put(struct keeper *k, const struct vault_record *r, int fd)
-{
-	struct kept **found = tfind(r, &k->kept, compare_ids);
-	struct kept *new;
-
-	if (found) {
-		/* A record that changes keeps its descriptor unless it gets another. */
-		(*found)->record = *r;
-		if (fd >= 0) {
-			if ((*found)->fd >= 0)
-				close((*found)->fd);
-			(*found)->fd = fd;
-		}
-		return;
-	}
-	new = malloc(sizeof(*new));
-	if (new) {
-		*new = (struct kept){ .record = *r, .fd = fd };
-		if (tsearch(new, &k->kept, compare_ids))
-			return;
-	}
-	log_error(-ENOMEM, "keep a record of device %u", k->device);
-	k->stale = true;
-	free(new);
-	if (fd >= 0)
-		close(fd);
-}
-
-static void drop(struct keeper *k, uint64_t id)
-{
-	struct vault_record key = { .id = id };
-	struct kept **found = tfind(&key, &k->kept, compare_ids);
-	struct kept *kept = found ? *found : NULL;
-
-	if (!kept)
-		return;
-	tdelete(&key, &k->kept, compare_ids);
-	if (kept->fd >= 0)
-		close(kept->fd);
-	free(kept);
-}
-
-struct sending {
-	int sock;
-	int error;
-};
-
-/* twalk_r() visits inner nodes three times; in order is the second. */
-static void send_kept(const void *node, VISIT visit, void *arg)
-{
-	const struct kept *kept = *(const struct kept *const *)node;
-	struct sending *s = arg;
-
-	if (!s->error && (visit == postorder || visit == leaf))
-		s->error = vault_send(s->sock, VAULT_PUT, &kept->record, kept->fd);
-}
-
-static int send_all(const struct keeper *k)
-{
-	struct vault_record none = { 0 };
-	struct sending s = { .sock = k->sock };
-
-	twalk_r(k->kept, send_kept, &s);
-	return s.error ? s.error : vault_send(k->sock, VAULT_END, &none, -1);
 }
 
 /* ---- when memory runs out: not the keeper, which has none; proc(5) ---- */
@@ -157,93 +56,147 @@ static void spare_keeper(struct keeper *k)
 
 /* ---- starting servers ---- */
 
-/* The program's path now; what is installed there later is the successor. */
-static void note_program(struct keeper *k)
-{
-	ssize_t n = readlink("/proc/self/exe", k->program, sizeof(k->program) - 1);
-
-	k->program[n > 0 ? n : 0] = '\0';
-}
-
-static void exec_program(const struct keeper *k, const char *path, int sock)
-{
-	char version[16];
-	char fd[16];
-	char **argv = calloc((size_t)k->start->argc + 5, sizeof(*argv));
-
-	if (!argv)
-		return;
-	snprintf(version, sizeof(version), "%d", VAULT_VERSION);
-	snprintf(fd, sizeof(fd), "%d", sock);
-	argv[0] = (char *)"ublkzc";
-	argv[1] = (char *)"take-over";
-	argv[2] = version;
-	argv[3] = fd;
-	for (int i = 0; i < k->start->argc; i++)
-		argv[4 + i] = k->start->argv[i];
-	execv(path, argv);
-	free(argv);
-}
-
-static void unblock_signals(void)
+void keeper_unspare(const struct keeper *k)
 {
 	sigset_t none;
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	write_oom_score_adj(k->oom_score_adj);
 }
 
 static void become_server(const struct keeper *k, int sock)
 {
+	const struct programs *p = &k->programs;
 	struct vault v = { .fd = sock };
+	int err;
 
-	unblock_signals();
-	write_oom_score_adj(k->oom_score_adj);
+	keeper_unspare(k);
 	if (!k->live)
 		_exit(k->start->serve(&v, k->start->arg));
-	fcntl(sock, F_SETFD, 0);
-	if (!k->old_program)
-		exec_program(k, k->program, sock);
-	exec_program(k, "/proc/self/exe", sock);
-	log_error(-errno, "start %s", k->program);
+	err = programs_exec(k, p->probation ? p->next : p->good, "take-over", sock);
+	log_error(err, "start a successor");
 	_exit(EXIT_FAILURE);
+}
+
+/* Our child, which nobody else waits for. */
+static void signal_server(const struct keeper *k, int signal)
+{
+	if (k->pid > 0)
+		syscall(SYS_pidfd_send_signal, k->pidfd, signal, NULL, 0);
 }
 
 static int start_server(struct keeper *k)
 {
 	struct timeval patience = { .tv_sec = KEEPER_SEND_S };
 	int socks[2];
-	int ret;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0)
 		return -errno;
-	k->ready = false;
+	k->live_at = 0;
+	k->leaving = false;
+	k->started_at = keeper_now_ms();
 	k->pid = fork();
 	if (k->pid == 0) {
 		close(socks[0]);
 		become_server(k, socks[1]);
 	}
-	ret = -errno;
 	close(socks[1]);
 	if (k->pid < 0) {
+		k->pid = 0;
 		close(socks[0]);
-		return ret;
+		return -EAGAIN;
 	}
 	k->sock = socks[0];
 	k->pidfd = (int)syscall(SYS_pidfd_open, k->pid, 0);
 	/* A successor that does not read its inheritance holds us up no longer. */
 	setsockopt(k->sock, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	if (k->live && send_all(k))
-		kill(k->pid, SIGKILL);
+	if (k->live && keeper_send_all(k, k->sock))
+		signal_server(k, SIGKILL);
 	return 0;
+}
+
+/* ---- upgrades ---- */
+
+static void tell_outcome(const struct keeper *k, int status, enum wire_reason reason)
+{
+	struct vault_record r = { .outcome = { .status = status, .reason = reason } };
+
+	if (k->sock >= 0)
+		vault_send(k->sock, VAULT_OUTCOME, &r, -1);
+}
+
+static void try_installed(struct keeper *k)
+{
+	int ret = programs_rehearse(k);
+
+	if (ret)
+		tell_outcome(k, ret, ret == -EBUSY ? WIRE_UPGRADING : WIRE_PROGRAM_MISSING);
+}
+
+static void rehearsed(struct keeper *k)
+{
+	struct vault_record r;
+
+	programs_rehearsed(k, &r);
+	tell_outcome(k, r.outcome.status, r.outcome.reason);
+}
+
+static void prove(struct keeper *k)
+{
+	struct programs *p = &k->programs;
+
+	close(p->good);
+	p->good = p->next;
+	p->next = -1;
+	p->probation = false;
+	tell_outcome(k, 0, WIRE_OK);
+}
+
+static void fall_back(struct keeper *k)
+{
+	struct programs *p = &k->programs;
+
+	log_line(LOG_ERROR, "/dev/ublkb%u: the new program has not lasted; the old one comes back",
+		 k->device);
+	close(p->next);
+	p->next = -1;
+	p->probation = false;
+	k->fell_back = true;
+}
+
+/* Milliseconds until something is due, or -1. */
+static int next_deadline(const struct keeper *k)
+{
+	long long left;
+
+	if (k->stopping)
+		return 1000;
+	if (!k->programs.probation)
+		return -1;
+	left = k->live_at ? k->live_at + k->start->times.probation
+			  : k->started_at + k->start->times.start;
+	left -= keeper_now_ms();
+	return left > 0 ? (int)left : 0;
+}
+
+static void keep_deadlines(struct keeper *k)
+{
+	if (k->stopping && keeper_now_ms() > k->kill_at)
+		signal_server(k, SIGKILL);
+	if (!k->programs.probation || k->leaving || next_deadline(k) > 0)
+		return;
+	if (k->live_at)
+		prove(k);
+	else
+		signal_server(k, SIGKILL); /* it does not become live */
 }
 
 /* ---- keeping ---- */
 
 static void is_ready(struct keeper *k, unsigned int device)
 {
-	k->ready = true;
-	k->pause_ms = 0;
+	k->live_at = keeper_now_ms();
 	k->device = device;
 	if (!k->live)
 		k->start->ready(device, k->start->arg);
@@ -251,6 +204,9 @@ static void is_ready(struct keeper *k, unsigned int device)
 		log_line(LOG_WARN, "/dev/ublkb%u is served again, by process %d", device,
 			 (int)k->pid);
 	k->live = true;
+	if (k->fell_back)
+		tell_outcome(k, -ENOEXEC, WIRE_PROGRAM_DIED);
+	k->fell_back = false;
 }
 
 /*
@@ -279,13 +235,19 @@ static bool read_message(struct keeper *k)
 	}
 	switch (m.op) {
 	case VAULT_PUT:
-		put(k, &m.record, fd);
+		keeper_put(k, &m.record, fd);
 		return true;
 	case VAULT_DROP:
-		drop(k, m.record.id);
+		keeper_drop(k, m.record.id);
 		break;
 	case VAULT_READY:
 		is_ready(k, m.record.state.number);
+		break;
+	case VAULT_TRY:
+		try_installed(k);
+		break;
+	case VAULT_LEAVE:
+		k->leaving = k->programs.next >= 0 && !k->programs.probation;
 		break;
 	}
 	if (fd >= 0)
@@ -296,31 +258,34 @@ static bool read_message(struct keeper *k)
 static void stop(struct keeper *k)
 {
 	if (!k->stopping)
-		k->kill_at = now_ms() + KEEPER_STOP_MS;
+		k->kill_at = keeper_now_ms() + KEEPER_STOP_MS;
 	k->stopping = true;
-	if (k->pid > 0)
-		kill(k->pid, SIGTERM);
+	signal_server(k, SIGTERM);
 }
 
 /* Returns whether the server has ended; @ret_status as of waitpid(2). */
 static bool watch(struct keeper *k, int *ret_status)
 {
+	const struct rehearsal *rehearsal = &k->programs.rehearsal;
 	struct pollfd fds[] = {
 		{ .fd = k->signal_fd, .events = POLLIN },
 		{ .fd = k->pidfd, .events = POLLIN },
 		{ .fd = k->sock, .events = POLLIN },
+		{ .fd = rehearsal->pid ? rehearsal->sock : -1, .events = POLLIN },
 	};
 	struct signalfd_siginfo info;
 
-	poll(fds, 3, k->stopping ? 1000 : -1);
+	poll(fds, 4, next_deadline(k));
 	if (fds[0].revents && read(k->signal_fd, &info, sizeof(info)) == sizeof(info))
 		stop(k);
-	if (k->stopping && now_ms() > k->kill_at)
-		kill(k->pid, SIGKILL);
 	if (fds[2].revents)
 		read_message(k);
-	if (!fds[1].revents || waitpid(k->pid, ret_status, 0) != k->pid)
+	if (fds[3].revents)
+		rehearsed(k);
+	if (!fds[1].revents || waitpid(k->pid, ret_status, 0) != k->pid) {
+		keep_deadlines(k);
 		return false;
+	}
 	/* What it said before it died still counts. */
 	while (k->sock >= 0 && read_message(k))
 		;
@@ -340,7 +305,7 @@ static void explain_end(const struct keeper *k, int status)
 }
 
 /* The exit status for the keeper, or -1: a successor is wanted. */
-static int judge_end(struct keeper *k, int status)
+static int judge_end(const struct keeper *k, int status)
 {
 	if (!k->live) {
 		/* It has said why, except when it was killed. */
@@ -349,9 +314,10 @@ static int judge_end(struct keeper *k, int status)
 				 WTERMSIG(status));
 		return EXIT_FAILURE;
 	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && k->live_at && !k->leaving)
 		return 0;
-	explain_end(k, status);
+	if (!k->leaving)
+		explain_end(k, status);
 	if (k->stale) {
 		log_line(LOG_ERROR,
 			 "what is known about /dev/ublkb%u is not complete: it waits for ublkzc "
@@ -361,23 +327,61 @@ static int judge_end(struct keeper *k, int status)
 	}
 	if (k->stopping || (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_GONE))
 		return EXIT_FAILURE;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_OTHER_VAULT)
-		k->old_program = true;
 	return -1;
 }
 
-/* Servers that die before they are live are started ever more slowly. */
+static bool has_lasted(const struct keeper *k)
+{
+	return k->live_at && keeper_now_ms() - k->live_at >= KEEPER_LASTS_MS;
+}
+
+/* Servers that do not last are started ever more slowly. */
 static void pause_before_next(struct keeper *k)
 {
 	struct pollfd p = { .fd = k->signal_fd, .events = POLLIN };
+	unsigned int most = k->live_at ? KEEPER_PAUSE_LIVE_MAX_MS : KEEPER_PAUSE_MAX_MS;
 
-	if (k->ready)
-		return;
 	k->pause_ms = k->pause_ms ? k->pause_ms * 2 : KEEPER_PAUSE_MIN_MS;
-	if (k->pause_ms > KEEPER_PAUSE_MAX_MS)
-		k->pause_ms = KEEPER_PAUSE_MAX_MS;
+	if (k->pause_ms > most)
+		k->pause_ms = most;
 	if (poll(&p, 1, (int)k->pause_ms) > 0)
 		k->stopping = true;
+}
+
+/* A program that keeps dying cannot be asked to hand over. */
+static void look_for_another(struct keeper *k)
+{
+	struct programs *p = &k->programs;
+	struct pollfd done = { .events = POLLIN };
+	struct vault_record r;
+
+	if (p->deaths < KEEPER_DEATHS || !programs_has_another(p) || programs_rehearse(k))
+		return;
+	done.fd = p->rehearsal.sock;
+	poll(&done, 1, 2 * k->start->times.rehearsal);
+	programs_rehearsed(k, &r);
+	p->probation = !r.outcome.status;
+	p->deaths = 0;
+}
+
+/* The server has ended: which program comes next, and when? */
+static void prepare_next(struct keeper *k)
+{
+	struct programs *p = &k->programs;
+
+	programs_stop_rehearsal(k);
+	if (k->leaving) {
+		p->probation = true;
+		return;
+	}
+	if (p->probation)
+		fall_back(k);
+	p->deaths = has_lasted(k) ? 0 : p->deaths + 1;
+	if (has_lasted(k))
+		k->pause_ms = 0;
+	else
+		pause_before_next(k);
+	look_for_another(k);
 }
 
 static int keep(struct keeper *k)
@@ -391,14 +395,16 @@ static int keep(struct keeper *k)
 		if (!watch(k, &status))
 			continue;
 		ret = judge_end(k, status);
-		if (ret >= 0)
+		if (ret < 0)
+			prepare_next(k);
+		else
 			return ret;
-		do {
+		while (!k->stopping && (ret = start_server(k))) {
+			log_error(ret, "start a successor");
 			pause_before_next(k);
-			if (k->stopping)
-				return EXIT_FAILURE; /* del takes the device itself */
-			ret = start_server(k);
-		} while (ret && log_error(ret, "start a successor"));
+		}
+		if (k->stopping)
+			return EXIT_FAILURE; /* del takes the device itself */
 	}
 }
 
@@ -419,7 +425,9 @@ int keeper_run(const struct keeper_start *start)
 	sigset_t set;
 	int ret;
 
-	note_program(&k);
+	ret = programs_open(&k.programs, start->program);
+	if (ret)
+		return log_error(ret, "/proc/self/exe"), EXIT_FAILURE;
 	raise_fd_limit();
 	spare_keeper(&k);
 	sigemptyset(&set);
@@ -432,6 +440,7 @@ int keeper_run(const struct keeper_start *start)
 	if (k.signal_fd < 0)
 		return log_error(-errno, "signalfd"), EXIT_FAILURE;
 	ret = keep(&k);
+	programs_stop_rehearsal(&k);
 	close(k.signal_fd);
 	return ret;
 }

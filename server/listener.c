@@ -17,7 +17,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,10 +25,8 @@
 #include "common/log.h"
 #include "fault.h"
 #include "listener_internal.h"
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77 /* Linux 6.5, include/uapi/asm-generic/socket.h */
-#endif
+#include "peer.h"
+#include "state.h"
 
 #define EVENTS_MAX 64
 
@@ -56,8 +53,9 @@ static int open_socket(struct listener *l, const char *dir, int type, mode_t mod
 	int err;
 	int fd;
 
-	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
-		return log_error(-errno, "%s", dir);
+	err = state_make_dir(dir);
+	if (err)
+		return log_error(err, "%s", dir);
 	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, dir, l->device);
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
@@ -87,8 +85,11 @@ int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
 	l->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epoll < 0)
 		return log_error(-errno, "epoll_create1");
+	/* An inherited one as well: clients are told that its process is this one. */
 	if (l->socket < 0)
 		l->socket = open_socket(l, dir, SOCK_SEQPACKET, 0666, VAULT_SOCKET);
+	else if (listen(l->socket, SOMAXCONN) < 0)
+		return log_error(-errno, "listen");
 	if (l->socket < 0)
 		return l->socket;
 	ret = listener_watch(l, l->socket, &l->socket);
@@ -168,20 +169,6 @@ static void make_room(struct listener *l)
 			hang_up(c);
 }
 
-/*
- * The process that connected, not whoever has its number later.  Before
- * Linux 6.5 it has to be found by number, hardly after it connected.
- */
-static int peer_pidfd(int fd, pid_t pid)
-{
-	int pidfd = -1;
-	socklen_t len = sizeof(pidfd);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0)
-		return pidfd;
-	return errno == ENOPROTOOPT ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-}
-
 struct client *listener_new_client(struct listener *l, int fd, const struct ucred *cred)
 {
 	struct client *c = l->nr_clients < l->limits.max_clients ? calloc(1, sizeof(*c)) : NULL;
@@ -193,7 +180,7 @@ struct client *listener_new_client(struct listener *l, int fd, const struct ucre
 	c->fd = fd;
 	c->pid = cred->pid;
 	c->uid = cred->uid;
-	c->pidfd = peer_pidfd(fd, cred->pid);
+	c->pidfd = peer_pidfd(fd);
 	c->scan.buffers = l->buffers;
 	c->scan.max_bytes = l->limits.max_client_bytes;
 	c->deadline = now_seconds() + l->limits.hello_timeout;

@@ -48,10 +48,16 @@ struct listener {
 	struct vault *vault; /* NULL: none */
 	struct client *first;
 	struct attachments attachments; /* made by listener_open() */
+	/* What root asks of the device; each gets host first. */
+	void *host;
 	/* Let the device grow to *@size bytes (0: as its target has); then, also
 	 * when it did not, *@size is what it has.  NULL: it cannot. */
-	int (*resize)(void *arg, uint64_t *size, enum wire_reason *ret_reason);
-	void *resize_arg;
+	int (*resize)(void *host, uint64_t *size, enum wire_reason *ret_reason);
+	/* Remove the device and end.  NULL: it cannot. */
+	void (*stop)(void *host);
+	/* Hand over: 0, and listener_upgraded() follows, perhaps in a successor; or why not.
+	 * NULL: it cannot. */
+	int (*upgrade)(void *host, enum wire_reason *ret_reason);
 	/* Does @fd prove access to the device?  0, or why not. */
 	int (*judge_proof)(unsigned int device, int fd, enum wire_reason *ret_reason);
 };
@@ -79,6 +85,15 @@ void listener_restore_use(struct client *c, uint64_t len);
 
 /* The device has resumed: look at shared memory as the predecessor did. */
 void listener_resume(struct listener *l);
+
+/* The answer to everybody who asked for an upgrade. */
+void listener_upgraded(struct listener *l, int status, enum wire_reason reason);
+
+/*
+ * A successor is to have the clients: also those who have not said HELLO, and what is not
+ * answered yet.  The vault has the rest already.
+ */
+void listener_leave(struct listener *l);
 
 /* Answers of buffers go through this. */
 buffers_answer_fn listener_answer;

@@ -25,7 +25,10 @@ struct client {
 	struct scan scan;	   /* of what it shares itself */
 	uint32_t scan_seq;	   /* of the SCAN to answer */
 	bool scan_asked;
-	bool scans; /* it has sent SCAN at all */
+	bool scans;	    /* it has sent SCAN at all */
+	bool attaching;	    /* ATTACH is not answered, and no successor would */
+	bool upgrade_asked; /* UPGRADE is not answered */
+	uint32_t upgrade_seq;
 	unsigned int nr_buffers;
 	uint64_t bytes;
 	uint64_t id; /* in the vault; 0: not there */
@@ -84,6 +87,8 @@ void legacy_answer(struct listener *l, struct client *c, int status, unsigned in
 void scan_again(struct listener *l, struct client *c);
 void scan_requested(struct listener *l, struct client *c, const struct wire_request *req);
 bool admin_requested(struct listener *l, struct client *c, const struct wire_request *req);
+/* @c is answered by listener_upgraded() and has time until then. */
+void listener_await_upgrade(struct client *c, uint32_t seq);
 void listener_attached(void *arg, void *client, uint32_t seq, pid_t pid);
 
 #endif

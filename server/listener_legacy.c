@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "closer.h"
 #include "listener_internal.h"
@@ -54,17 +52,16 @@ void legacy_serve(struct listener *l, struct client *c)
  */
 static void lease_to_process(struct listener *l, struct client *c)
 {
-	int pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
-
-	if (pidfd < 0) {
+	if (c->pidfd < 0) {
 		hang_up(c);
 		return;
 	}
 	listener_disconnect(l, c);
-	c->fd = pidfd;
+	c->fd = c->pidfd; /* of the process that connected, not of its number now */
+	c->pidfd = -1;
 	c->legacy_lease = true;
-	listener_note(l, c, pidfd);
-	if (listener_watch(l, pidfd, c) < 0)
+	listener_note(l, c, c->fd);
+	if (listener_watch(l, c->fd, c) < 0)
 		hang_up(c);
 }
 

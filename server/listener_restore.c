@@ -21,8 +21,17 @@ void listener_note(struct listener *l, struct client *c, int fd)
 			    .legacy = c->legacy,
 			    .lease = c->legacy_lease,
 			    .scans = c->scans,
-			    .may_write = c->may_write },
+			    .may_write = c->may_write,
+			    .greeted = c->greeted },
 	};
+
+	if (c->upgrade_asked) {
+		r.client.asks = WIRE_UPGRADE;
+		r.client.seq = c->upgrade_seq;
+	} else if (c->scan_asked) {
+		r.client.asks = WIRE_SCAN;
+		r.client.seq = c->scan_seq;
+	}
 
 	vault_put(l->vault, &r, fd);
 	c->id = r.id;
@@ -47,11 +56,15 @@ static int restore_client(struct listener *l, const struct vault_record *r, int 
 		return -ENOMEM;
 	}
 	c->id = r->id;
-	c->greeted = true;
+	c->greeted = r->client.greeted;
 	c->legacy = r->client.legacy;
 	c->legacy_lease = r->client.lease;
 	c->scans = r->client.scans;
 	c->may_write = r->client.may_write;
+	c->scan_asked = r->client.asks == WIRE_SCAN;
+	c->scan_seq = r->client.seq;
+	if (r->client.asks == WIRE_UPGRADE)
+		listener_await_upgrade(c, r->client.seq);
 	return 0;
 }
 
@@ -66,6 +79,18 @@ void listener_restore_use(struct client *c, uint64_t len)
 {
 	c->nr_buffers++;
 	c->bytes += len;
+}
+
+void listener_leave(struct listener *l)
+{
+	for (struct client *c = l->first; c; c = c->next) {
+		if (c->closing || c->attaching || c->legacy_lease)
+			continue;
+		if (!c->id)
+			listener_note(l, c, c->fd);
+		else if (c->scan_asked || c->upgrade_asked)
+			listener_note(l, c, -1);
+	}
 }
 
 void listener_resume(struct listener *l)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* listener_scan.c - SCAN, and root's ATTACH, DETACH, ATTACHED and RESIZE. */
+/* listener_scan.c - SCAN, and what root asks: ATTACH, DETACH, ATTACHED, RESIZE, STOP, UPGRADE. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -58,6 +58,7 @@ void listener_attached(void *arg, void *client, uint32_t seq, pid_t pid)
 	struct attach_info info;
 	struct wire_reply reply;
 
+	((struct client *)client)->attaching = false;
 	if (attach_find(&l->attachments, pid, &info))
 		return;
 	wire_reply_init(&reply, WIRE_ATTACH, seq);
@@ -71,8 +72,12 @@ void listener_attached(void *arg, void *client, uint32_t seq, pid_t pid)
 
 static void attach(struct listener *l, struct client *c, const struct wire_request *req)
 {
-	int ret = req->pid ? attach_add(&l->attachments, (pid_t)req->pid, c, req->seq) : -ESRCH;
+	int ret;
 
+	c->attaching = true; /* attach_add() may answer at once */
+	ret = req->pid ? attach_add(&l->attachments, (pid_t)req->pid, c, req->seq) : -ESRCH;
+	if (ret)
+		c->attaching = false;
 	if (ret == -ESRCH || ret == -EINVAL)
 		listener_refuse(l, c, req, -ESRCH, WIRE_NO_PROCESS);
 	else if (ret)
@@ -114,29 +119,80 @@ static void resize(struct listener *l, struct client *c, const struct wire_reque
 
 	wire_reply_init(&reply, req->type, req->seq);
 	reply.max_bytes = req->length;
-	reply.status =
-		l->resize ? l->resize(l->resize_arg, &reply.max_bytes, &reason) : -EOPNOTSUPP;
+	reply.status = l->resize ? l->resize(l->host, &reply.max_bytes, &reason) : -EOPNOTSUPP;
 	reply.reason = (uint16_t)(reply.status ? reason : WIRE_OK);
 	listener_reply(l, c, &reply);
 }
 
+static void stop(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	struct wire_reply reply;
+
+	if (!l->stop) {
+		listener_refuse(l, c, req, -EOPNOTSUPP, WIRE_NOT_ALLOWED);
+		return;
+	}
+	wire_reply_init(&reply, req->type, req->seq);
+	listener_reply(l, c, &reply);
+	l->stop(l->host);
+}
+
+void listener_await_upgrade(struct client *c, uint32_t seq)
+{
+	c->upgrade_asked = true;
+	c->upgrade_seq = seq;
+	c->deadline += ADMIN_PATIENCE;
+}
+
+static void upgrade(struct listener *l, struct client *c, const struct wire_request *req)
+{
+	enum wire_reason reason = WIRE_NO_KEEPER;
+	int ret = l->upgrade ? l->upgrade(l->host, &reason) : -EOPNOTSUPP;
+
+	if (ret)
+		listener_refuse(l, c, req, ret, reason);
+	else
+		listener_await_upgrade(c, req->seq);
+}
+
+void listener_upgraded(struct listener *l, int status, enum wire_reason reason)
+{
+	for (struct client *c = l->first; c; c = c->next) {
+		struct wire_reply reply;
+
+		if (!c->upgrade_asked)
+			continue;
+		c->upgrade_asked = false;
+		wire_reply_init(&reply, WIRE_UPGRADE, c->upgrade_seq);
+		reply.status = status;
+		reply.reason = (uint16_t)reason;
+		listener_reply(l, c, &reply);
+	}
+}
+
+/* Root's requests, by type. */
+static const struct {
+	uint16_t type;
+	void (*serve)(struct listener *l, struct client *c, const struct wire_request *req);
+} admin[] = {
+	{ WIRE_ATTACH, attach }, { WIRE_DETACH, detach }, { WIRE_ATTACHED, attached },
+	{ WIRE_RESIZE, resize }, { WIRE_STOP, stop },	  { WIRE_UPGRADE, upgrade },
+};
+
 bool admin_requested(struct listener *l, struct client *c, const struct wire_request *req)
 {
-	if (req->type != WIRE_ATTACH && req->type != WIRE_DETACH && req->type != WIRE_ATTACHED &&
-	    req->type != WIRE_RESIZE)
+	unsigned int i = 0;
+
+	while (i < sizeof(admin) / sizeof(admin[0]) && admin[i].type != req->type)
+		i++;
+	if (i == sizeof(admin) / sizeof(admin[0]))
 		return false;
 	c->deadline += ADMIN_PATIENCE;
 	if (c->uid != 0 && c->uid != geteuid()) {
 		listener_refuse(l, c, req, -EPERM, WIRE_NOT_ALLOWED);
 		hang_up(c);
-	} else if (req->type == WIRE_ATTACH) {
-		attach(l, c, req);
-	} else if (req->type == WIRE_DETACH) {
-		detach(l, c, req);
-	} else if (req->type == WIRE_RESIZE) {
-		resize(l, c, req);
 	} else {
-		attached(l, c, req);
+		admin[i].serve(l, c, req);
 	}
 	return true;
 }

@@ -23,7 +23,8 @@ static const struct verb {
 	{ "attach", verb_attach, "zero copy for a program that is already running (--pid PID)" },
 	{ "detach", verb_detach, "end that" },
 	{ "features", verb_features, "what the running kernel's ublk driver can do" },
-	{ "take-over", verb_take_over, NULL }, /* keepers say it, users need not */
+	{ "take-over", verb_take_over, NULL }, /* keepers say these, users need not */
+	{ "rehearse", verb_rehearse, NULL },
 };
 
 #define NR_VERBS (sizeof(verbs) / sizeof(verbs[0]))

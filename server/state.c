@@ -2,9 +2,8 @@
 /*
  * state.c - the files below /run/ublkzc.
  *
- * A server holds a lock (flock) on its state file for as long as it lives;
- * the file of a dead one is recognised by that, not by a process number that
- * may have been given to somebody else.
+ * Process numbers in them are for people: they may have been given to somebody else, or
+ * be those of another pid namespace.
  */
 #include "state.h"
 
@@ -14,13 +13,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "arguments.h"
 #include "common/wire.h"
+#include "lock.h"
 
 static void state_path(char *buf, size_t size, unsigned int device)
 {
@@ -38,44 +39,60 @@ static bool state_valid(const struct state *state, size_t size)
 	       state->version == STATE_VERSION && size >= state_size(state->nr_queues);
 }
 
+int state_make_dir(const char *dir)
+{
+	if (mkdir(dir, 0755) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return chmod(dir, 0755) < 0 ? -errno : 0; /* the umask */
+}
+
+/* All of its bytes, or an error: a store to a file in a full file system is a SIGBUS. */
+static int fill(int fd, size_t size, struct state **ret)
+{
+	int err = posix_fallocate(fd, 0, (off_t)size);
+	void *map;
+
+	if (err)
+		return -err;
+	if (fchmod(fd, 0644) < 0)
+		return -errno;
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	*ret = map;
+	return 0;
+}
+
 int state_create(unsigned int device, unsigned int nr_queues, struct state **ret, int *ret_fd)
 {
 	size_t size = state_size(nr_queues);
 	char path[64];
-	void *map;
+	char next[64 + 4];
 	int err;
 	int fd;
 
-	if (mkdir(STATE_DIR, 0755) < 0 && errno != EEXIST)
-		return -errno;
 	state_path(path, sizeof(path), device);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	snprintf(next, sizeof(next), "%s.new", path);
+	unlink(next);
+	fd = open(next, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		err = errno == EWOULDBLOCK ? -EEXIST : -errno;
-		close(fd);
-		return err;
-	}
-	if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)size) < 0) {
+	err = fill(fd, size, ret);
+	if (!err) {
+		(*ret)->version = STATE_VERSION;
+		(*ret)->device = device;
+		(*ret)->pid = getpid();
+		(*ret)->nr_queues = nr_queues;
+		(*ret)->magic = STATE_MAGIC;
+		*ret_fd = fd;
+		if (rename(next, path) == 0)
+			return 0;
 		err = -errno;
-		close(fd);
-		return err;
+		munmap(*ret, size);
 	}
-	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	*ret = map;
-	(*ret)->version = STATE_VERSION;
-	(*ret)->device = device;
-	(*ret)->pid = getpid();
-	(*ret)->nr_queues = nr_queues;
-	(*ret)->magic = STATE_MAGIC;
-	*ret_fd = fd;
-	return 0;
+	unlink(next);
+	close(fd);
+	return err;
 }
 
 int state_adopt(int fd, struct state **ret)
@@ -147,21 +164,38 @@ void state_remove(unsigned int device)
 	unlink(path);
 	snprintf(path, sizeof(path), WIRE_SOCKET_FORMAT, WIRE_LEGACY_DIR, device);
 	unlink(path);
+	lock_path(path, sizeof(path), device);
+	unlink(path);
+}
+
+/* Who may not ask for the lock asks the socket: the server's keeper has it open too. */
+static bool somebody_listens(unsigned int device)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool refused;
+
+	if (fd < 0)
+		return true;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, WIRE_DIR, device);
+	refused = connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 &&
+		  (errno == ECONNREFUSED || errno == ENOENT);
+	close(fd);
+	return !refused;
 }
 
 bool state_alive(const struct state *state)
 {
-	char path[64];
-	bool alive;
-	int fd;
+	int fd = lock_open(state->device);
+	int held;
 
-	state_path(path, sizeof(path), state->device);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
+	if (fd == -ENOENT)
 		return false;
-	alive = flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+	if (fd < 0)
+		return somebody_listens(state->device);
+	held = lock_held(fd);
 	close(fd);
-	return alive;
+	return held != 0;
 }
 
 static int compare_numbers(const void *a, const void *b)

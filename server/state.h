@@ -20,7 +20,9 @@
 
 #define STATE_DIR "/run/ublkzc"
 #define STATE_MAGIC 0x7a6b6c62757a7567ULL
+#ifndef STATE_VERSION /* tests build a program of another version: tests/faults */
 #define STATE_VERSION 3
+#endif
 #define STATE_PATH_MAX 256 /* bytes of a backing path that are shown */
 
 typedef _Atomic uint64_t counter_t;
@@ -65,8 +67,8 @@ struct state {
 	uint64_t magic;
 	uint32_t version;
 	uint32_t device;     /* N of /dev/ublkbN */
-	int32_t pid;	     /* of the server */
-	int32_t keeper;	     /* of its parent, which replaces it; 0: none */
+	int32_t pid;	     /* of the server, for people */
+	int32_t keeper;	     /* of its parent, which replaces it; 0: none; for people */
 	uint32_t recoveries; /* servers that took over */
 	uint32_t nr_queues;
 	uint32_t depth;
@@ -85,13 +87,16 @@ struct state {
 	struct queue_counters queues[];
 };
 
+/* Create @dir, for everybody to look into whatever the umask; it may be there already. */
+int state_make_dir(const char *dir);
+
 /*
- * Create the file for @device; -EEXIST when a live server has it.  It is locked by
- * *@ret_fd for as long as somebody has that open.
+ * Create the file for @device, whose lock (lock.h) the caller holds.  An older file stays
+ * as it is for those who look at it.
  */
 int state_create(unsigned int device, unsigned int nr_queues, struct state **ret, int *ret_fd);
 
-/* Go on with the file that a predecessor created and locked. */
+/* Go on with the file that a predecessor created.  -EBADMSG: another version's. */
 int state_adopt(int fd, struct state **ret);
 
 /* This process serves the device now: not before it is live, because others wait for that. */
@@ -104,7 +109,7 @@ void state_close(const struct state *state);
 /* Remove the device's files below STATE_DIR and the sockets. */
 void state_remove(unsigned int device);
 
-/* Is the server that wrote @state still there? */
+/* Is the device served, or about to be again? */
 bool state_alive(const struct state *state);
 
 /* Call @each for every device that has a state file, in order of number. */

@@ -25,12 +25,15 @@ int vault_receive(int sock, struct vault_message *ret, int *ret_fd)
 	unsigned int nr_fds;
 	long len;
 
+	/*
+	 * A process that dies without having read everything is a reset, which comes before what
+	 * it has sent, and only once.
+	 */
 	do
 		len = wire_recv(sock, ret, sizeof(*ret), fds, &nr_fds);
-	while (len == -EINTR);
+	while (len == -EINTR || len == -ECONNRESET);
 	*ret_fd = nr_fds == 1 ? fds[0] : -1;
-	/* A process that died without reading everything is a reset. */
-	if (len == 0 || len == -ECONNRESET)
+	if (len == 0)
 		return 0;
 	if (len == sizeof(*ret) && ret->version == VAULT_VERSION && nr_fds <= 1)
 		return 1;
@@ -79,6 +82,37 @@ void vault_ready(struct vault *v, unsigned int number)
 	struct vault_record r = { .kind = VAULT_STATE, .state = { .number = number } };
 
 	tell(v, VAULT_READY, &r, -1);
+}
+
+void vault_try(struct vault *v)
+{
+	struct vault_record none = { 0 };
+
+	tell(v, VAULT_TRY, &none, -1);
+}
+
+void vault_leave(struct vault *v)
+{
+	struct vault_record none = { 0 };
+
+	tell(v, VAULT_LEAVE, &none, -1);
+}
+
+int vault_hear(struct vault *v, struct vault_record *ret)
+{
+	struct vault_message m;
+	int fd = -1;
+	int got = v->fd < 0 ? 0 : vault_receive(v->fd, &m, &fd);
+
+	if (fd >= 0)
+		close(fd);
+	if (got == 1 && m.op == VAULT_OUTCOME) {
+		*ret = m.record;
+		return 1;
+	}
+	if (!v->lost)
+		vault_lose(v, got < 0 ? got : -EPIPE);
+	return 0;
 }
 
 int vault_next(struct vault *v, struct vault_record *ret, int *ret_fd)

@@ -20,10 +20,12 @@
 
 /* Of the records: a keeper starts a successor of another program version only
  * if that understands them. */
-#define VAULT_VERSION 1
+#ifndef VAULT_VERSION /* tests build a program of another version: tests/faults */
+#define VAULT_VERSION 2
+#endif
 
 enum vault_kind {
-	VAULT_STATE = 1,     /* descriptor: the state file, locked */
+	VAULT_STATE = 1,     /* descriptor: the state file */
 	VAULT_BACKING,	     /* the target's storage */
 	VAULT_SOCKET,	     /* the listening sockets */
 	VAULT_LEGACY_SOCKET, /* ... of the older protocol */
@@ -31,6 +33,7 @@ enum vault_kind {
 	VAULT_ATTACHED,	     /* the pidfd of a process that is attached */
 	VAULT_BUFFER,	     /* the memory */
 	VAULT_USE,	     /* none */
+	VAULT_LOCK,	     /* the device's lock: lock.h */
 };
 
 /* What the driver was last known to do with a buffer. */
@@ -56,6 +59,10 @@ struct vault_record {
 			uint8_t lease;	   /* bool: the descriptor is its pidfd */
 			uint8_t scans;	   /* bool: SCAN was asked for */
 			uint8_t may_write; /* bool: proved with a descriptor for writing */
+			uint8_t greeted;   /* bool: has said HELLO */
+			uint8_t asks;	   /* enum wire_type of what is not answered; 0: none */
+			uint8_t pad[2];
+			uint32_t seq; /* of that */
 		} client;
 		struct {
 			int32_t root; /* of its attachment */
@@ -72,6 +79,10 @@ struct vault_record {
 			uint64_t buffer, client; /* ids; client 0: the server itself */
 			uint32_t seq;		 /* of the ADD */
 		} use;
+		struct {
+			int32_t status;	 /* 0 or a negative errno */
+			uint32_t reason; /* enum wire_reason */
+		} outcome;
 	};
 };
 
@@ -80,6 +91,15 @@ enum vault_op {
 	VAULT_DROP,  /* record.id is no more */
 	VAULT_READY, /* the device is live: record.state.number */
 	VAULT_END,   /* keeper to successor: that was all */
+	/* An upgrade.  The server: try the installed program. */
+	VAULT_TRY,
+	/* The server, before it ends: what was tried is to be its successor. */
+	VAULT_LEAVE,
+	/*
+	 * The keeper: what came of it, in record.outcome; once after TRY and, when that was
+	 * good, once more to whoever serves then.
+	 */
+	VAULT_OUTCOME,
 };
 
 struct vault_message {
@@ -106,6 +126,13 @@ void vault_drop(struct vault *v, uint64_t id);
 
 /* The device @number is live. */
 void vault_ready(struct vault *v, unsigned int number);
+
+/* Ask the keeper to try the installed program; tell it that this server ends for it. */
+void vault_try(struct vault *v);
+void vault_leave(struct vault *v);
+
+/* What the keeper says: 1 with the outcome of an upgrade, 0 when it is gone. */
+int vault_hear(struct vault *v, struct vault_record *ret);
 
 /*
  * The next record that a predecessor left, in order of age.  1, with its

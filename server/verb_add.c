@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -143,6 +144,18 @@ static int first_server(struct vault *v, void *arg)
 	return ret ? EXIT_FAILURE : 0;
 }
 
+/* What our caller had open, a shell's lock perhaps, is not to stay so until del. */
+static void leave_descriptors(struct start *s)
+{
+	int first = STDERR_FILENO + 1;
+
+	if (s->background && s->pipe_fd != first && dup3(s->pipe_fd, first, O_CLOEXEC) == first)
+		s->pipe_fd = first;
+	if (s->background)
+		first = s->pipe_fd + 1;
+	close_range((unsigned int)first, ~0U, 0);
+}
+
 static int run(struct start *s)
 {
 	struct keeper_start keeper = {
@@ -151,9 +164,11 @@ static int run(struct start *s)
 		.arg = s,
 		.argc = s->argc,
 		.argv = s->argv,
+		.times = KEEPER_TIMES,
 	};
 	struct vault none = VAULT_NONE;
 
+	leave_descriptors(s);
 	if (s->options.recovery == RECOVERY_NONE)
 		return first_server(&none, s);
 	reclaim_prepare("the keeper");
@@ -256,29 +271,59 @@ static void nothing_to_say(unsigned int device, void *arg)
 	(void)device, (void)arg;
 }
 
-/* "take-over VERSION FD" and the command line of the server that died: keeper.c. */
+/* Of "VERB VERSION FD" and a server's command line.  0, or the exit status to end with. */
+static int inherit(int argc, char **argv, struct vault *v, struct start *s)
+{
+	uint64_t version;
+	uint64_t fd;
+	int status;
+
+	prctl(PR_SET_NAME, "ublkzc"); /* it was executed by descriptor */
+	if (argc < 4 || number_parse(argv[1], 0, UINT32_MAX, &version) ||
+	    number_parse(argv[2], 3, INT32_MAX, &fd)) {
+		log_line(LOG_ERROR, "%s is for servers' keepers; see ublkzc recover", argv[0]);
+		return EXIT_USAGE;
+	}
+	if (version != VAULT_VERSION) {
+		log_line(LOG_ERROR,
+			 "the running server's records have version %llu, this program's %d",
+			 (unsigned long long)version, VAULT_VERSION);
+		return EXIT_OTHER_VAULT;
+	}
+	*v = (struct vault){ .fd = (int)fd };
+	fcntl(v->fd, F_SETFD, FD_CLOEXEC);
+	return prepare(s, argc - 3, argv + 3, &status) ? EXIT_OTHER_OPTIONS : 0;
+}
+
+/* What a keeper starts in place of a server that died or left: keeper.c. */
 int verb_take_over(int argc, char **argv)
 {
 	struct vault v = VAULT_NONE;
 	struct start s;
-	uint64_t version;
-	uint64_t fd;
-	int status;
-	int ret;
+	int ret = inherit(argc, argv, &v, &s);
 
-	if (argc < 4 || number_parse(argv[1], 0, UINT32_MAX, &version) ||
-	    number_parse(argv[2], 3, INT32_MAX, &fd)) {
-		log_line(LOG_ERROR, "take-over is for servers' keepers; see ublkzc recover");
-		return EXIT_USAGE;
-	}
-	if (version != VAULT_VERSION)
-		return EXIT_OTHER_VAULT;
-	v.fd = (int)fd;
-	fcntl(v.fd, F_SETFD, FD_CLOEXEC);
-	if (prepare(&s, argc - 3, argv + 3, &status))
-		return EXIT_OTHER_VAULT; /* the options of another version */
+	if (ret)
+		return ret;
 	ret = device_recover(&s.options, &v, -1, nothing_to_say, NULL);
 	return ret == -ENODEV ? EXIT_GONE : ret ? EXIT_FAILURE : 0;
+}
+
+/* Before an upgrade: could this program take over?  keeper_program.c */
+int verb_rehearse(int argc, char **argv)
+{
+	struct vault v = VAULT_NONE;
+	struct start s;
+	int ret = inherit(argc, argv, &v, &s);
+
+	if (ret)
+		return ret;
+	ret = device_rehearse(&v);
+	if (!ret)
+		vault_ready(&v, 0);
+	return ret == -EPROTO	 ? EXIT_OTHER_VAULT
+	       : ret == -EBADMSG ? EXIT_OTHER_STATE
+	       : ret		 ? EXIT_FAILURE
+				 : 0;
 }
 
 int recover_by_hand(unsigned int device, bool foreground)

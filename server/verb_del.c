@@ -17,14 +17,18 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "admin.h"
 #include "ctrl.h"
 #include "holders.h"
+#include "lock.h"
 #include "sizes.h"
 #include "state.h"
 #include "verbs.h"
 
 #define DEL_DEADLINE_MS 40000 /* more than a keeper gives its server */
 #define NUMBER_DEADLINE_MS 2000
+#define ANSWER_MS 10000 /* for the server's control thread */
+#define ASK_TIMES 20	/* a tenth of a second between them */
 
 static const char usage_text[] = "usage: ublkzc del [--force] {-n ID | -a}\n";
 
@@ -65,25 +69,71 @@ static bool disk_is_there(unsigned int device)
 	return access(path, F_OK) == 0;
 }
 
-/* Ask the server to stop and wait until it is gone.  -ESRCH: it is dead. */
-static int stop_server(const struct state *state)
+static bool file_is_there(unsigned int device)
 {
-	struct pollfd gone = { .events = POLLIN };
-	int ret = 0;
+	char path[64];
 
-	if (!state_alive(state))
-		return -ESRCH;
-	/* The keeper ends when its server has, and does not replace it then. */
-	gone.fd = (int)syscall(SYS_pidfd_open, state->keeper ? state->keeper : state->pid, 0);
-	if (gone.fd < 0)
-		return -errno;
-	if (syscall(SYS_pidfd_send_signal, gone.fd, SIGTERM, NULL, 0) < 0)
-		ret = -errno;
-	else if (poll(&gone, 1, DEL_DEADLINE_MS) == 0)
-		ret = -ETIMEDOUT;
-	close(gone.fd);
+	snprintf(path, sizeof(path), STATE_DIR "/ublkb%u.stat", device);
+	return access(path, F_OK) == 0;
+}
+
+/*
+ * Ask the server to stop.  -ESRCH: nobody serves; -EAGAIN: it is just starting, ending or being
+ * replaced; -ETIMEDOUT: it did not answer and was killed.  Its successor can be asked then.
+ */
+static int ask_to_stop(unsigned int device)
+{
+	struct wire_request req;
+	struct wire_reply reply;
+	int fd = admin_connect(device);
+	int ret;
+
+	if (fd < 0)
+		return fd == -ECONNREFUSED || fd == -ENOENT ? -EAGAIN : fd;
+	wire_request_init(&req, WIRE_STOP, 1);
+	ret = admin_ask_on(fd, &req, ANSWER_MS, &reply);
+	if (ret == -ETIMEDOUT) {
+		log_line(LOG_WARN, "/dev/ublkb%u: its server does not answer, and is killed",
+			 device);
+		admin_kill_server(fd); /* it may be dead already */
+	}
+	close(fd);
+	if (ret == -EPIPE || ret == -ECONNRESET)
+		return -EAGAIN;
+	return ret ? ret : reply.status;
+}
+
+static int ask_until_it_stops(unsigned int device, int lock)
+{
+	struct timespec pause = { .tv_nsec = 100000000 };
+	int ret = -ESRCH;
+
+	for (int i = 0; i < ASK_TIMES; i += ret == -ETIMEDOUT ? ASK_TIMES / 2 : 1) {
+		/* A successor reads what its predecessor was sent. */
+		if (lock_held(lock) == 0)
+			return ret == -ESRCH ? ret : 0;
+		ret = ask_to_stop(device);
+		if (ret != -EAGAIN && ret != -ETIMEDOUT)
+			return ret;
+		nanosleep(&pause, NULL);
+	}
+	return -ESRCH; /* the driver has to be asked */
+}
+
+/* Ask the server to stop and wait until it and its keeper are gone.  -ESRCH: it is dead. */
+static int stop_server(unsigned int device)
+{
+	int lock = lock_open(device);
+	int ret;
+
+	if (lock < 0)
+		return lock == -ENOENT ? -ESRCH : lock;
+	ret = ask_until_it_stops(device, lock);
+	if (!ret)
+		ret = lock_wait(lock, DEL_DEADLINE_MS);
+	close(lock);
 	/* Its server was dead just then: the device is still there. */
-	return ret ? ret : disk_is_there(state->device) ? -ESRCH : 0;
+	return ret ? ret : disk_is_there(device) ? -ESRCH : 0;
 }
 
 /*
@@ -181,27 +231,44 @@ static int refuse(unsigned int device)
 			 path, holders);
 }
 
+static bool is_served(unsigned int device)
+{
+	int lock = lock_open(device);
+	bool held = lock >= 0 && lock_held(lock) == 1;
+
+	if (lock >= 0)
+		close(lock);
+	return held;
+}
+
+/* Nobody can stop it but the driver; a keeper that is still there ends when that has. */
+static int del_orphan(unsigned int device)
+{
+	bool known = file_is_there(device);
+	int lock = lock_open(device);
+	int ret = remove_orphan(device);
+
+	if (lock >= 0 && lock_wait(lock, DEL_DEADLINE_MS) && !ret)
+		ret = -ETIMEDOUT;
+	if (lock >= 0)
+		close(lock);
+	if (ret != -ETIMEDOUT)
+		state_remove(device);
+	return ret == -ENODEV && known ? 0 : ret; /* only the files were left */
+}
+
 /* @ret_busy: it is in use; then nothing is said. */
 static int del_device(unsigned int device, bool force, bool *ret_busy)
 {
-	const struct state *state = NULL;
-	int known = state_open(device, &state);
 	int ret;
 
-	if (!force && !known && state_alive(state) && in_use(device)) {
-		state_close(state);
+	if (!force && is_served(device) && in_use(device)) {
 		*ret_busy = true;
 		return -EBUSY;
 	}
-	ret = known ? -ESRCH : stop_server(state);
-	state_close(state);
-	if (ret == -ESRCH) {
-		ret = remove_orphan(device);
-		if (ret != -ETIMEDOUT)
-			state_remove(device);
-		if (ret == -ENODEV && !known)
-			ret = 0; /* only the files were left */
-	}
+	ret = stop_server(device);
+	if (ret == -ESRCH)
+		ret = del_orphan(device);
 	if (ret == -ENODEV)
 		return log_error(ret, "there is no device %u (ublkzc list)", device);
 	if (ret == -ETIMEDOUT)

@@ -18,10 +18,11 @@ int verb_run(int argc, char **argv);	  /* verb_run.c */
 int verb_stat(int argc, char **argv);	  /* verb_stat.c */
 int verb_resize(int argc, char **argv);	  /* verb_resize.c */
 int verb_recover(int argc, char **argv);  /* verb_recover.c */
-int verb_upgrade(int argc, char **argv);  /* verb_recover.c */
+int verb_upgrade(int argc, char **argv);  /* verb_upgrade.c */
 
-/* Not for users: what a keeper starts in place of a server that died. */
+/* Not for users: what a keeper starts in place of a server, and before. */
 int verb_take_over(int argc, char **argv); /* verb_add.c */
+int verb_rehearse(int argc, char **argv);  /* verb_add.c */
 
 /* Serve @device, which nobody serves; returns when it is live, or in the foreground
  * when it has stopped.  verb_add.c */

@@ -20,7 +20,7 @@ static void check_request(const uint8_t *data, size_t size, unsigned int nr_fds)
 	}
 	/* What is accepted is the message, and has no bits that nobody looked at. */
 	if (size != sizeof(req) || memcmp(&req, data, size) != 0 || req.magic != WIRE_MAGIC ||
-	    req.version != WIRE_VERSION || req.type < WIRE_HELLO || req.type > WIRE_RESIZE ||
+	    req.version != WIRE_VERSION || req.type < WIRE_HELLO || req.type >= WIRE_TYPES ||
 	    nr_fds != (req.type <= WIRE_ADD) || (req.flags & ~WIRE_ADD_READ_ONLY))
 		abort();
 	for (unsigned int i = 0; i < sizeof(req.reserved); i++)

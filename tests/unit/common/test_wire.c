@@ -28,12 +28,10 @@ static enum wire_reason judge(const struct wire_request *req, size_t len, unsign
 
 static void accepts_each_type_with_its_descriptors(void **state)
 {
-	static const unsigned int fds[] = {
-		[WIRE_HELLO] = 1, [WIRE_ADD] = 1, [WIRE_REMOVE] = 0, [WIRE_PING] = 0
-	};
+	static const unsigned int fds[WIRE_TYPES] = { [WIRE_HELLO] = 1, [WIRE_ADD] = 1 };
 
 	(void)state;
-	for (int type = WIRE_HELLO; type <= WIRE_PING; type++) {
+	for (int type = WIRE_HELLO; type < WIRE_TYPES; type++) {
 		struct wire_request req = valid(type);
 
 		assert_int_equal(judge(&req, sizeof(req), fds[type]), WIRE_OK);

@@ -155,7 +155,7 @@ static int successor(int argc, char **argv)
 	const char *what = argc > 5 ? argv[5] : "";
 
 	snprintf(diary, sizeof(diary), "%s", argv[4]);
-	if (strcmp(argv[2], "1") != 0)
+	if (atoi(argv[2]) != VAULT_VERSION)
 		return EXIT_OTHER_VAULT;
 	if (strcmp(what, "records") == 0) {
 		note_records(&v);
@@ -184,7 +184,13 @@ static pid_t start_keeper(int (*serve)(struct vault *v, void *arg), const char *
 			  const char *more)
 {
 	char *argv[] = { diary, (char *)what, (char *)more };
-	struct keeper_start start = { .serve = serve, .ready = ready, .argv = argv, .argc = 3 };
+	struct keeper_start start = {
+		.serve = serve,
+		.ready = ready,
+		.argv = argv,
+		.argc = 3,
+		.times = KEEPER_TIMES,
+	};
 	pid_t pid = fork();
 
 	if (pid == 0) {
@@ -299,6 +305,26 @@ static void other_versions_are_not_understood(void **state)
 	close(socks[1]);
 }
 
+/* The dying process had not read everything: what it said still arrives, and then the end. */
+static void a_reset_hides_nothing(void **state)
+{
+	struct vault_record r = { .id = 7 };
+	struct vault_message got;
+	int socks[2];
+	int fd;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, socks), 0);
+	assert_int_equal(vault_send(socks[0], VAULT_OUTCOME, &r, -1), 0);
+	assert_int_equal(vault_send(socks[1], VAULT_PUT, &r, -1), 0);
+	close(socks[1]);
+	assert_int_equal(vault_receive(socks[0], &got, &fd), 1);
+	assert_int_equal(got.op, VAULT_PUT);
+	assert_int_equal(got.record.id, 7);
+	assert_int_equal(vault_receive(socks[0], &got, &fd), 0);
+	close(socks[0]);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(int argc, char **argv)
@@ -311,6 +337,7 @@ int main(int argc, char **argv)
 		T(successors_that_die_are_replaced),
 		T(a_signal_stops_both),
 		T(other_versions_are_not_understood),
+		T(a_reset_hides_nothing),
 	};
 
 	if (argc > 4 && strcmp(argv[1], "take-over") == 0)

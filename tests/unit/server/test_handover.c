@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/* What a listener leaves to its successor: connections, and what is not answered yet. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "server/listener_internal.h"
+#include "tests/unit/cmocka_all.h"
+
+static struct registry registry;
+static struct buffers b;
+static struct vault vault;
+static int keeper;
+static char dir[32];
+static struct listener before, after;
+static int stops;
+static int upgrade_says;
+
+static int judge(unsigned int device, int fd, enum wire_reason *reason)
+{
+	(void)device, (void)fd, (void)reason;
+	return 0;
+}
+
+static void note_stop(void *host)
+{
+	(void)host;
+	stops++;
+}
+
+static int begin_upgrade(void *host, enum wire_reason *reason)
+{
+	(void)host;
+	*reason = WIRE_NO_KEEPER;
+	return upgrade_says;
+}
+
+static struct listener a_listener(void)
+{
+	return (struct listener){
+		.device = 3,
+		.socket = -1,
+		.legacy = -1,
+		.limits = { .max_clients = 9, .max_user_clients = 9, .hello_timeout = 5 },
+		.buffers = &b,
+		.vault = &vault,
+		.judge_proof = judge,
+		.stop = note_stop,
+		.upgrade = begin_upgrade,
+	};
+}
+
+static int setup(void **state)
+{
+	int socks[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, socks), 0);
+	vault = (struct vault){ .fd = socks[0] };
+	keeper = socks[1];
+	stops = upgrade_says = 0;
+	b = (struct buffers){ .registry = &registry };
+	strcpy(dir, "/tmp/test-handover-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	before = a_listener();
+	return listener_open(&before, dir, NULL);
+}
+
+static int teardown(void **state)
+{
+	char path[64];
+
+	(void)state;
+	listener_close(&before);
+	vault_close(&vault);
+	close(keeper);
+	snprintf(path, sizeof(path), "%s/ublkb3.sock", dir);
+	unlink(path);
+	return rmdir(dir);
+}
+
+static int dial(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/ublkb3.sock", dir);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	listener_run(&before);
+	return fd;
+}
+
+static void say(struct listener *l, int fd, enum wire_type type, uint32_t seq)
+{
+	struct wire_request req;
+
+	wire_request_init(&req, type, seq);
+	assert_int_equal(wire_send(fd, &req, sizeof(req), type == WIRE_HELLO ? 0 : -1), 0);
+	listener_run(l);
+}
+
+static struct wire_reply hear(int fd)
+{
+	struct wire_reply reply = { 0 };
+
+	assert_int_equal(recv(fd, &reply, sizeof(reply), 0), sizeof(reply));
+	return reply;
+}
+
+static void hears_nothing(int fd)
+{
+	char byte;
+
+	assert_int_equal(recv(fd, &byte, 1, 0), -1);
+	assert_int_equal(errno, EAGAIN);
+}
+
+/* What the keeper was told so far becomes a successor's, as the keeper would send it. */
+static void succeed(void)
+{
+	struct vault_record records[16];
+	struct vault_message m;
+	int fds[16];
+	unsigned int nr = 0;
+	int fd;
+
+	listener_leave(&before);
+	assert_int_equal(fcntl(keeper, F_SETFL, O_NONBLOCK), 0);
+	while (vault_receive(keeper, &m, &fd) == 1) {
+		unsigned int i = 0;
+
+		while (i < nr && records[i].id != m.record.id)
+			i++;
+		if (i == nr)
+			fds[nr++] = -1;
+		records[i] = m.record;
+		if (fd >= 0)
+			fds[i] = fd;
+	}
+	after = a_listener();
+	after.socket = -1;
+	assert_int_equal(listener_open(&after, dir, NULL), 0);
+	for (unsigned int i = 0; i < nr; i++) {
+		if (records[i].kind == VAULT_CLIENT)
+			assert_int_equal(listener_restore(&after, &records[i], fds[i]), 0);
+		else
+			close(fds[i]);
+	}
+	/* The predecessor ends without a word to anybody. */
+	before.vault = NULL;
+}
+
+static void a_client_before_hello_is_the_successors(void **state)
+{
+	int fd = dial();
+	struct wire_reply reply;
+
+	(void)state;
+	succeed();
+	assert_int_equal(after.nr_clients, 1);
+	say(&after, fd, WIRE_HELLO, 4);
+	reply = hear(fd);
+	assert_int_equal(reply.type, WIRE_HELLO);
+	assert_int_equal(reply.status, 0);
+	say(&after, fd, WIRE_PING, 5);
+	assert_int_equal(hear(fd).status, 0);
+	listener_close(&after);
+	close(fd);
+}
+
+static void one_that_never_said_it_must_say_it_still(void **state)
+{
+	int fd = dial();
+
+	(void)state;
+	succeed();
+	say(&after, fd, WIRE_PING, 5);
+	assert_int_equal(hear(fd).reason, WIRE_HELLO_FIRST);
+	listener_close(&after);
+	close(fd);
+}
+
+static void a_client_after_hello_need_not_say_it_again(void **state)
+{
+	int fd = dial();
+
+	(void)state;
+	say(&before, fd, WIRE_HELLO, 1);
+	assert_int_equal(hear(fd).status, 0);
+	succeed();
+	say(&after, fd, WIRE_PING, 5);
+	assert_int_equal(hear(fd).status, 0);
+	listener_close(&after);
+	close(fd);
+}
+
+static void who_asked_for_an_upgrade_is_answered_by_the_successor(void **state)
+{
+	int fd = dial();
+	struct wire_reply reply;
+
+	(void)state;
+	say(&before, fd, WIRE_UPGRADE, 77);
+	hears_nothing(fd);
+	succeed();
+	listener_run(&after);
+	hears_nothing(fd);
+	listener_upgraded(&after, 0, WIRE_OK);
+	reply = hear(fd);
+	assert_int_equal(reply.type, WIRE_UPGRADE);
+	assert_int_equal(reply.seq, 77);
+	assert_int_equal(reply.status, 0);
+	listener_upgraded(&after, 0, WIRE_OK); /* once */
+	hears_nothing(fd);
+	listener_close(&after);
+	close(fd);
+}
+
+static void an_upgrade_that_cannot_be_is_refused_at_once(void **state)
+{
+	int fd = dial();
+	struct wire_reply reply;
+
+	(void)state;
+	upgrade_says = -ESRCH;
+	say(&before, fd, WIRE_UPGRADE, 7);
+	reply = hear(fd);
+	assert_int_equal(reply.status, -ESRCH);
+	assert_int_equal(reply.reason, WIRE_NO_KEEPER);
+	listener_upgraded(&before, 0, WIRE_OK);
+	hears_nothing(fd);
+	close(fd);
+}
+
+static void root_alone_stops_and_upgrades(void **state)
+{
+	int fd = dial();
+
+	(void)state;
+	say(&before, fd, WIRE_STOP, 1);
+	assert_int_equal(hear(fd).status, 0);
+	assert_int_equal(stops, 1);
+	before.first->uid = 65534; /* as SO_PEERCRED would have said */
+	say(&before, fd, WIRE_STOP, 2);
+	assert_int_equal(hear(fd).reason, WIRE_NOT_ALLOWED);
+	assert_int_equal(stops, 1);
+	close(fd);
+	fd = dial();
+	before.first->uid = 65534;
+	say(&before, fd, WIRE_UPGRADE, 3);
+	assert_int_equal(hear(fd).reason, WIRE_NOT_ALLOWED);
+	listener_upgraded(&before, 0, WIRE_OK);
+	close(fd);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_client_before_hello_is_the_successors),
+		T(one_that_never_said_it_must_say_it_still),
+		T(a_client_after_hello_need_not_say_it_again),
+		T(who_asked_for_an_upgrade_is_answered_by_the_successor),
+		T(an_upgrade_that_cannot_be_is_refused_at_once),
+		T(root_alone_stops_and_upgrades),
+	};
+
+	log_init("test", LOG_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
