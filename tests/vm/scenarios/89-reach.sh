@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Commands reach the right processes: other pid namespaces, hung servers, locks, descriptors.
+. "$(dirname "$0")/../lib.sh"
+
+# ---- a server in another pid namespace, whose numbers are other processes' here ----
+
+sleepers=()
+for _ in $(seq 40); do
+    sleep 3600 &
+    sleepers+=($!)
+done
+all_live() {
+    local pid
+    for pid in "${sleepers[@]}"; do
+        kill -0 "$pid" 2>/dev/null || fail "process $pid, which has nothing to do with it, has ended $1"
+    done
+}
+is_a_sleeper() { [[ " ${sleepers[*]} " == *" $1 "* ]]; }
+
+add_elsewhere() { # sets DEVICE and ID
+    unshare --pid --fork --mount-proc bash -c "
+        echo $((sleepers[0] + 1)) >/proc/sys/kernel/ns_last_pid
+        $UBLKZC add -t mem --size 64M >'$SCRATCH/elsewhere'
+        sleep 3600" 2>/dev/null &
+    namespace=$!
+    wait_for test -s "$SCRATCH/elsewhere"
+    DEVICE=$(cat "$SCRATCH/elsewhere")
+    ID=${DEVICE#/dev/ublkb}
+    DEVICES+=("$DEVICE")
+    is_a_sleeper "$(server)" || fail "its server says it is process $(server), which is not taken here"
+}
+end_namespace() {
+    # Its first process is the child of unshare; with it go all that are in it.
+    kill -KILL "$(ps -o pid= --ppid $namespace | tr -d ' ')" 2>/dev/null || :
+    wait $namespace 2>/dev/null || :
+    rm -f "$SCRATCH/elsewhere"
+}
+
+add_elsewhere
+echo "  in its namespace the server is process $(server), which is a sleeper here"
+"$UBLKZC" list | grep "^$DEVICE" | grep -qv 'is dead' || fail "list: $("$UBLKZC" list)"
+"$UBLKZC" recover -n "$ID" 2>/dev/null && fail "recover of a live server elsewhere"
+dd if=/dev/urandom of="$SCRATCH/data" bs=1M count=4 status=none
+dd if="$SCRATCH/data" of="$DEVICE" bs=1M oflag=direct status=none
+"$UBLKZC" upgrade -n "$ID" || fail "upgrade elsewhere: $(cat "/run/ublkzc/ublkb$ID.log")"
+recovered 0 || fail "no other server elsewhere"
+cmp -n 4194304 "$SCRATCH/data" "$DEVICE"
+all_live "at upgrade"
+"$UBLKZC" del -n "$ID" || fail "del elsewhere"
+[ ! -e "$DEVICE" ] || fail "del left $DEVICE"
+all_live "at del"
+end_namespace
+
+# The namespace ends, and with it server and keeper; their numbers live on here.
+add_elsewhere
+end_namespace
+dead() { "$UBLKZC" list | grep "^$DEVICE" | grep -q 'its server is dead'; }
+wait_for dead
+"$UBLKZC" upgrade -n "$ID" 2>"$SCRATCH/err" && fail "upgrade of a dead server"
+grep -q "no server" "$SCRATCH/err" || fail "upgrade of a dead server: $(cat "$SCRATCH/err")"
+"$UBLKZC" del -n "$ID"
+[ ! -e "$DEVICE" ] || fail "del left $DEVICE"
+all_live "when a namespace had ended"
+kill "${sleepers[@]}"
+
+# ---- a server that does not answer ----
+
+start_file 64M
+before=$(server)
+kill -STOP "$before"
+"$UBLKZC" del --force -n "$ID" 2>"$SCRATCH/err" || fail "del of a stopped server: $(cat "$SCRATCH/err")"
+grep -q "does not answer" "$SCRATCH/err" || fail "del of a stopped server says: $(cat "$SCRATCH/err")"
+[ ! -e "$DEVICE" ] || fail "del left $DEVICE"
+for kind in sock stat args lock; do
+    [ ! -e "/run/ublkzc/ublkb$ID.$kind" ] || fail "del left its $kind file"
+done
+[ ! -e "/proc/$before" ] || fail "the stopped server is still there"
+
+# ---- what others may hold ----
+
+start -t mem --size 16M --recovery none
+for file in /run/ublkzc/ublkb"$ID".*; do
+    setpriv --reuid=65534 --clear-groups flock --nonblock "$file" sleep 3600 2>/dev/null &
+done
+sleep 1
+kill -KILL "$(server)"
+wait_for dead
+setpriv --reuid=65534 --clear-groups "$UBLKZC" list | grep "^$DEVICE" | grep -q 'its server is dead' ||
+    fail "somebody without privileges is told otherwise"
+"$UBLKZC" del -n "$ID"
+pkill -P $$ sleep || :
+
+# ---- what we do not hold ----
+
+exec 9>"$SCRATCH/lock"
+flock 9
+start -t mem --size 16M
+exec 9>&-
+flock --nonblock "$SCRATCH/lock" true || fail "the keeper has its caller's lock"
+for pid in $(server) $(keeper); do
+    ! find "/proc/$pid/fd" -lname "$SCRATCH/lock" | grep -q . || fail "process $pid has its caller's descriptor"
+done
