@@ -1,18 +1,20 @@
-"""churn_clients.py SOCKET DEVICE CLIENTS: each adds and removes buffers in a loop until
-SIGTERM, over one connection that must outlive every server.  Prints how many times.
+"""churn_clients.py SOCKET DEVICE CLIENTS [crashes]: each adds and removes buffers in a loop
+until SIGTERM, over one connection that must outlive every server.  Says when it has begun, and
+at the end how many times.
 
 An ADD may be answered twice when servers change, so answers are matched by their number; one that
-never comes is a failure."""
+never comes is a failure.  Only with "crashes" it is not: then the client connects again."""
+import itertools
 import os
 import signal
-import socket
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from wire_client import ADD, HELLO, HungUp, REMOVE, REPLY, Client, request, sealed_memfd  # noqa: E402
+from wire_client import ADD, HELLO, REMOVE, REPLY, Client, HungUp, request, sealed_memfd  # noqa: E402
 
-ANSWER_SECONDS = 120
+crashes = sys.argv[4:] == ["crashes"]
+ANSWER_SECONDS = 3 if crashes else 120
 SIZE = 2 << 20
 stopping = False
 
@@ -36,22 +38,32 @@ def answer(client, kind, seq):
     raise TimeoutError
 
 
+def ask(client, kind, seq, fd=None, **fields):
+    client.send(request(kind, seq=seq, **fields), fd)
+    reply = answer(client, kind, seq)
+    if reply[4]:
+        sys.exit(f"request {kind} refused: status {reply[4]}, reason {reply[5]}")
+    return reply[7]
+
+
 def churn(path, device, memfd):
-    client = Client(path)
-    client.ask(HELLO, fd=os.open(device, os.O_RDWR))
-    seq = rounds = 0
+    rounds = 0
+    proof = os.open(device, os.O_RDWR)
     while not stopping:
-        seq += 1
-        client.send(request(ADD, seq=seq, length=SIZE), memfd)
-        added = answer(client, ADD, seq)
-        if added[4]:
-            sys.exit(f"ADD refused: status {added[4]}, reason {added[5]}")
-        seq += 1
-        client.send(request(REMOVE, seq=seq, index=added[7]))
-        removed = answer(client, REMOVE, seq)
-        if removed[4]:
-            sys.exit(f"REMOVE refused: status {removed[4]}, reason {removed[5]}")
-        rounds += 1
+        try:
+            client = Client(path)
+            ask(client, HELLO, 1, proof)
+            for seq in itertools.count(2, 2):
+                if stopping:
+                    break
+                index = ask(client, ADD, seq, memfd, length=SIZE)
+                if not rounds:
+                    print("  a client has begun", flush=True)
+                ask(client, REMOVE, seq + 1, index=index)
+                rounds += 1
+        except (TimeoutError, HungUp, ConnectionError):
+            if not crashes:
+                raise
     print(f"  a client added and removed {rounds} times", flush=True)
 
 

@@ -114,14 +114,14 @@ expect_no_share() { # DESCRIPTION
     echo "  $1: 0 of $BYTES bytes zero-copy"
 }
 
-# wait_for COMMAND...: until it succeeds, at most 20 seconds.
+# wait_for COMMAND...: until it succeeds, at most WAIT (20) seconds.
 wait_for() {
     local i
-    for ((i = 0; i < 200; i++)); do
+    for ((i = 0; i < ${WAIT:-20} * 10; i++)); do
         if "$@"; then return 0; fi
         sleep 0.1
     done
-    fail "still not so after 20 seconds: $*"
+    fail "still not so after ${WAIT:-20} seconds: $*"
 }
 
 nothing_registered() { [ "$(stat_get '.buffers')" = 0 ] && [ "$(stat_get '.clients')" = 0 ]; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Upgrades: under load they cost a pause, and a program that does not work changes nothing.
 . "$(dirname "$0")/../lib.sh"
-UPGRADES=${UPGRADES:-8} # tests/full has more
+UPGRADES=${UPGRADES:-$(times 8 50)}
 
 # What is "installed" in this scenario, and the program that all servers begin with.
 installed=$SCRATCH/bin/ublkzc
@@ -29,6 +29,8 @@ fio=$!
 wait_for something_is_zero_copy
 python3 "$TREE/tests/vm/churn_clients.py" "/run/ublkzc/ublkb$ID.sock" "$DEVICE" 3 >"$SCRATCH/churn" 2>&1 &
 churn=$!
+churning() { [ "$(grep -c 'has begun' "$SCRATCH/churn")" -ge 3 ]; }
+WAIT=120 wait_for churning # Python starts slowly on a busy machine
 for ((i = 1; i <= UPGRADES; i++)); do
     before=$(server)
     upgrade || fail "upgrade $i: $(tail -n 5 /run/ublkzc/ublkb"$ID".log)"
@@ -40,7 +42,7 @@ done
 kill -TERM $churn
 wait $churn || fail "clients that add and remove: status $?: $(cat "$SCRATCH/churn")"
 [ "$(grep -c 'added and removed' "$SCRATCH/churn")" = 3 ] || fail "clients: $(cat "$SCRATCH/churn")"
-cat "$SCRATCH/churn"
+grep 'added and removed' "$SCRATCH/churn"
 measure_share sleep 2
 kill -INT $fio
 wait $fio || : # its status tells of the signal only
