@@ -21,7 +21,7 @@ static const struct {
 	{ STAT_NO_ARENA, "allocations not captured: no memfd, no address space, RLIMIT_AS or "
 			 "RLIMIT_FSIZE set, or UBLKZC_MAX_MB reached" },
 	{ STAT_FORKED_WITHOUT_US, "calls passed through in a child made by _Fork or clone" },
-	{ STAT_BAD_FREE, "frees of pointers that are no block of ours, ignored" },
+	{ STAT_BUSY, "allocations not captured: during a fork, or in a signal handler" },
 	{ STAT_ARENAS, "arenas made" },
 	{ STAT_ARENAS_SENT, "arenas registered with a server" },
 	{ STAT_ARENAS_REFUSED, "arenas refused by a server or the kernel" },

@@ -32,7 +32,7 @@ enum stat_id {
 	STAT_ODD_ALIGNMENT,	/* more than 2 MiB */
 	STAT_MMAP_OFF,		/* large private mapping, but not captured */
 	STAT_FORKED_WITHOUT_US, /* _Fork or clone: capture is off in the child */
-	STAT_BAD_FREE,		/* a pointer in an arena that is no block */
+	STAT_BUSY,		/* the lock could not be had */
 	STAT_ARENAS,
 	STAT_ARENAS_SENT,
 	STAT_ARENAS_REFUSED,

@@ -4,21 +4,22 @@
  *
  * One PROT_NONE reservation per process; arenas are sealed memfds mapped
  * MAP_SHARED inside it.  "Is this pointer ours?" is one subtract and one
- * compare, and false from the first instruction (size 0).
+ * compare, and false from the first instruction (size 0).  An arena is sparse: it
+ * costs what was touched, and that is what a server registers of it.
  *
- * An arena is handed out in granules of 4 KiB, so that no two blocks share a
- * page.  All bookkeeping is in private memory: the server can write to the
- * arena, and must not be able to harm us with it.
+ * An arena is handed out in granules of 4 KiB (blocks.h).  All bookkeeping is in
+ * private memory: the server can write to the arena, and must not be able to harm
+ * us with it.
  *
  * A region is an arena that one mmap of the program got as a whole, at the
  * address the program or the kernel chose, outside the reservation.  It has
- * no granules; extents.h knows what of it is still mapped.
+ * no granules.  All regions are ranges of one memfd (regions.c), so that a
+ * process that maps much does not run out of descriptors.
  *
  * States: SHARED (in use), RETIRED (a fork made its memory private: blocks
  * in it live on, no new ones are made), EMPTY (slot unused).
  *
- * Everything but arena_owns() is called with the lock of blocks.c held, or
- * while there is one thread only.
+ * What changes arenas holds the lock of lock.h.
  */
 #ifndef UBLKZC_PRELOAD_ARENA_H
 #define UBLKZC_PRELOAD_ARENA_H
@@ -29,35 +30,33 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "memfile.h"
+
 #define ARENA_GRANULE 4096UL
-#define ARENA_ALIGN (2UL << 20)	      /* of arenas, and the most a block can ask for */
-#define ARENA_SIZE_MAX (4ULL << 30)   /* bytes: one registered buffer */
-#define ARENA_GROWTH_MAX (1ULL << 30) /* bytes: arenas double up to this */
-#define ARENA_RESERVE (64ULL << 30)   /* bytes of address space, halved on failure */
+#define ARENA_ALIGN (2UL << 20)	    /* of arenas, and the most a block can ask for */
+#define ARENA_SIZE_MAX (4ULL << 30) /* bytes: one registered buffer */
+#define ARENA_RESERVE (64ULL << 30) /* bytes of address space, halved on failure */
 #define ARENAS_MAX 256U
 
 enum arena_state { ARENA_EMPTY, ARENA_SHARED, ARENA_RETIRED };
 
-/* Per granule; valid in the first and the last granule of a run. */
-struct granule {
-	uint32_t len;  /* of the run, in granules */
-	uint32_t next; /* free runs: in their bin, granule index + 1, 0: none */
-	uint32_t prev;
-	_Atomic uint8_t state; /* enum granule_state of blocks.c */
-};
+struct granule;
 
 struct arena {
-	enum arena_state state;
+	_Atomic int state; /* enum arena_state */
 	char *base;
-	size_t len; /* bytes */
-	int fd;	    /* memfd, -1: closed */
-	dev_t dev;  /* of the memfd, to recognise fd */
-	ino_t ino;
-	bool prepared;		  /* populated and collapsed */
-	bool huge;		  /* a region of MAP_HUGETLB */
-	struct granule *granules; /* len / ARENA_GRANULE of them; NULL: a region */
-	uint32_t high;		  /* granules from here on were never used: zero */
-	uint32_t used;		  /* granules in blocks */
+	size_t len;		   /* bytes */
+	struct memfile file;	   /* a region's is its pool's */
+	uint64_t offset;	   /* in the file */
+	uint64_t id;		   /* no other arena ever had it; 0: none */
+	uint8_t pool;		   /* a region's: which one, plus one */
+	bool huge;		   /* a region of MAP_HUGETLB */
+	bool torn;		   /* a fork came in the middle of a change: only reading is safe */
+	bool ahead;		   /* populated for those who open first and allocate then */
+	struct granule *granules;  /* len / ARENA_GRANULE of them; NULL: a region */
+	_Atomic uint64_t *altered; /* a bit per granule: mprotect and the like were here */
+	uint32_t high;		   /* granules from here on were never used: zero */
+	uint32_t used;		   /* granules in blocks */
 };
 
 /* Set once, base first; read by arena_owns() without a lock. */
@@ -65,7 +64,7 @@ extern char *_Atomic arena_base;
 extern _Atomic size_t arena_reserved; /* 0: nothing is ours */
 
 extern struct arena arenas[ARENAS_MAX];
-extern unsigned int arena_slots; /* slots from here on were never used */
+extern _Atomic unsigned int arena_slots; /* slots from here on were never used */
 
 static inline bool arena_owns(const void *p)
 {
@@ -96,34 +95,38 @@ static inline struct arena *arena_of(const void *p)
 /* A new SHARED arena with room for @bytes; NULL when that cannot be had. */
 struct arena *arena_new(size_t bytes);
 
-/* What a program asks of mmap; @flags with MAP_PRIVATE|MAP_ANONYMOUS. */
-struct arena_wish {
-	void *addr;
-	size_t len; /* bytes, whole pages (huge ones with MAP_HUGETLB) */
-	int prot;
-	int flags;
-};
+/* To servers it is another one from here on. */
+void arena_renew(struct arena *a);
 
-/* A new SHARED region mapped as wished; NULL when that cannot be had. */
-struct arena *arena_new_region(const struct arena_wish *wish);
+/* A slot for one; NULL: there is none.  It is filled with arena_publish(). */
+struct arena *arena_empty_slot(void);
+void arena_publish(struct arena *a);
 
-/* Populate it and gather it into huge pages.  0 or a negative errno. */
-int arena_prepare(struct arena *a);
+/* May @len bytes more be captured (UBLKZC_MAX_MB)? */
+bool arena_may_grow(size_t len);
 
-/* The same without the lock: @a is a copy, @fd a duplicate of its descriptor. */
-int arena_prepare_copy(const struct arena *a, int fd);
+/* Is this one of the files that captured memory lives in?  No lock. */
+bool arena_file_is_ours(dev_t dev, ino_t ino);
+
+/* The file of a mapping, and the arena it belongs to; NULL: none that is known. */
+struct arena *arena_of_file(dev_t dev, ino_t ino, uint64_t offset);
 
 /* Give back the address space that no arena uses: it counts against RLIMIT_AS,
  * which the program is about to set. */
 void arena_trim_reservation(void);
 
-/* Does a region, or do blocks, live in it? */
-bool arena_in_use(const struct arena *a);
-
-/* Give its memory and slot back; it must not be in use. */
+/* Give the memory and slot of an arena of blocks back; it must hold none. */
 void arena_release(struct arena *a);
 
-/* Does fd still name the memfd? */
-bool arena_fd_valid(const struct arena *a);
+/* What a session needs to know of a slot, taken with the lock. */
+struct arena_view {
+	uint64_t id; /* 0: nothing to share */
+	uint64_t offset;
+	size_t len;
+	struct memfile file;
+	bool region;
+	bool huge;
+};
+void arena_view(unsigned int slot, struct arena_view *ret);
 
 #endif

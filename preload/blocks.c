@@ -1,249 +1,255 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * blocks.c - runs of granules, in bins by size, joined when freed.
+ * blocks.c - what the wrappers ask for, out of runs (runs.h) and slots (slots.h).
  *
- *   granules:  | used run   | free run        | used | never used ... |
- *   metadata:    U . . . U    F . . . . . . F   U                     ^ high
- *
- * The first and the last granule of a run carry its length and state (Knuth's
- * boundary tags, but in private memory), so that a freed run finds its free
- * neighbours at once.  Free runs hang in bins, one per power of two; granules
- * from "high" on were never handed out and are zero, which calloc uses.
+ * A block that is freed while somebody else has the lock joins a list to which threads
+ * only ever add, and which the next holder takes as a whole.
  */
 #include "blocks.h"
 
-#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "block_cache.h"
-#include "extents.h"
+#include "common/log.h"
+#include "lock.h"
+#include "marks.h"
+#include "regions.h"
+#include "shim.h"
+#include "slots.h"
 #include "stats.h"
 #include "sys.h"
 
-/* CACHED: free for the program, used for everything here but blocks_for_each_used(). */
-enum granule_state { UNUSED, FREE, USED, CACHED };
+/* What stays with us, though it is free, beside an eighth of what is used. */
+#define KEEP_FREE (8UL << 20)
+/* Shorter free runs are not worth a system call. */
+#define PURGE_MIN (256UL << 10)
 
-#define BINS 21U /* runs of 1 .. 2^20 granules: 4 GiB */
-#define BIN_SCAN_MAX 64
+static _Atomic uint32_t waiting; /* the first freed granule that waits, by its name */
+static atomic_bool news;	 /* servers should know: an arena was made, or renewed */
+static size_t dirty;		 /* granules freed and not handed out again, about */
 
-static uint32_t bins[ARENAS_MAX][BINS]; /* first free run, granule index + 1 */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-/* initial-exec: the first use in a thread must not allocate */
-static _Thread_local volatile bool locked_here __attribute__((tls_model("initial-exec")));
+/* ---- the lock, and what it was too late for ---- */
 
-void blocks_lock(void)
+static void free_run(struct arena *a, uint32_t at);
+
+static void free_slots(struct arena *a, uint32_t at, uint8_t bits)
 {
-	/* First, so that no signal handler finds the lock taken and this unset. */
-	locked_here = true;
-	pthread_mutex_lock(&lock);
+	if (bits && slot_give_back(a, at, bits))
+		free_run(a, at);
 }
 
+static void leave_for_later(struct arena *a, uint32_t at)
+{
+	uint32_t name = granule_name(a, at);
+	uint32_t first = atomic_load_explicit(&waiting, memory_order_relaxed);
+
+	do {
+		a->granules[at].waiting = first;
+	} while (!atomic_compare_exchange_weak_explicit(
+		&waiting, &first, name, memory_order_release, memory_order_relaxed));
+}
+
+static void free_waiting(void)
+{
+	uint32_t name = atomic_load_explicit(&waiting, memory_order_relaxed);
+
+	if (name)
+		name = atomic_exchange_explicit(&waiting, 0, memory_order_acquire);
+	while (name) {
+		struct arena *a = granule_arena(name);
+		uint32_t at = granule_index(name);
+		uint32_t next = a->granules[at].waiting;
+
+		if (run_change_state(a, at, FREED, USED))
+			free_run(a, at);
+		else if (run_state(a, at) == SLOTS)
+			free_slots(a, at, atomic_exchange(&a->granules[at].dropped, 0));
+		name = next;
+	}
+}
+
+void blocks_news(void)
+{
+	news = true;
+}
+
+void blocks_catch_up(void)
+{
+	free_waiting();
+	regions_tidy();
+}
+
+bool blocks_lock(void)
+{
+	if (!lock_take())
+		return false;
+	blocks_catch_up();
+	return true;
+}
+
+bool blocks_lock_within(int ms)
+{
+	if (!lock_take_within(ms))
+		return false;
+	blocks_catch_up();
+	return true;
+}
+
+/* What came while we held it would wait for ever, if nobody came after us. */
 void blocks_unlock(void)
 {
-	pthread_mutex_unlock(&lock);
-	locked_here = false;
+	do {
+		blocks_catch_up();
+		lock_drop();
+	} while (atomic_load_explicit(&waiting, memory_order_relaxed) && lock_take());
+	if (atomic_exchange_explicit(&news, false, memory_order_relaxed))
+		blocks_events.arenas_changed();
 }
 
-bool blocks_locked_here(void)
+/* ---- memory goes back ---- */
+
+static size_t used_granules(void)
 {
-	return locked_here;
+	size_t used = 0;
+
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (arenas[i].state == ARENA_SHARED && arenas[i].granules)
+			used += arenas[i].used;
+	return used;
 }
 
-void blocks_lock_reset(void)
+static void punch(char *at, size_t len, void *arg)
 {
-	lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+	const struct arena *a = arg;
+
+	if (len >= PURGE_MIN)
+		memfile_punch(&a->file, a->offset + (uint64_t)(at - a->base), len);
 }
 
-static uint32_t nr_granules(const struct arena *a)
+/* Free memory that piled up goes back.  A server holds what it has registered, so for
+ * it the arena is another one from here on. */
+static void purge(void)
 {
-	return (uint32_t)(a->len / ARENA_GRANULE);
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		struct arena *a = &arenas[i];
+
+		if (a->state != ARENA_SHARED || !a->granules || a->high == a->used)
+			continue;
+		blocks_for_each_free(a, punch, a);
+		arena_renew(a);
+		news = true;
+	}
+	dirty = 0;
 }
 
-static unsigned int bin_of(uint32_t len)
+static bool another_is_empty(const struct arena *but)
 {
-	return 31U - (unsigned int)__builtin_clz(len);
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (&arenas[i] != but && arenas[i].state == ARENA_SHARED && arenas[i].granules &&
+		    !arenas[i].used)
+			return true;
+	return false;
 }
 
-static uint32_t *bin_head(const struct arena *a, uint32_t len)
+static void release_arena(struct arena *a)
 {
-	return &bins[a - arenas][bin_of(len)];
+	runs_forget(a);
+	news = true;
+	dirty -= dirty < a->high ? dirty : a->high;
+	arena_release(a);
 }
 
-/*
- * The first granule's state of a block is also read and written without the lock,
- * by the one thread that owns the block at that moment; those who look at it
- * with the lock only ask whether it is FREE, which it then is not.
- */
-static uint8_t state_of(const struct arena *a, uint32_t at)
+static void after_free(struct arena *a, uint32_t len)
 {
-	return atomic_load_explicit(&a->granules[at].state, memory_order_relaxed);
+	if (a->state == ARENA_RETIRED) {
+		if (!a->used && !a->torn)
+			release_arena(a);
+		return;
+	}
+	dirty += len;
+	if (!a->used && (a->len > 2 * KEEP_FREE || another_is_empty(a)))
+		release_arena(a);
+	else if (dirty * ARENA_GRANULE > KEEP_FREE && dirty > used_granules() / 8)
+		purge();
 }
 
-static void set_state(struct arena *a, uint32_t at, enum granule_state state)
+/* ---- freeing ---- */
+
+static bool altered(const struct arena *a, uint32_t at, uint32_t len)
 {
-	atomic_store_explicit(&a->granules[at].state, (uint8_t)state, memory_order_relaxed);
-}
+	for (uint32_t word = at / 64; word <= (at + len - 1) / 64; word++) {
+		uint64_t bits = atomic_load_explicit(&a->altered[word], memory_order_relaxed);
 
-static void mark(struct arena *a, uint32_t at, uint32_t len, enum granule_state state)
-{
-	a->granules[at].len = a->granules[at + len - 1].len = len;
-	set_state(a, at, state);
-	set_state(a, at + len - 1, state);
-}
-
-static void bin_insert(struct arena *a, uint32_t at, uint32_t len)
-{
-	uint32_t *head = bin_head(a, len);
-
-	mark(a, at, len, FREE);
-	a->granules[at].prev = 0;
-	a->granules[at].next = *head;
-	if (*head)
-		a->granules[*head - 1].prev = at + 1;
-	*head = at + 1;
-}
-
-static void bin_remove(struct arena *a, uint32_t at)
-{
-	struct granule *g = &a->granules[at];
-
-	if (g->prev)
-		a->granules[g->prev - 1].next = g->next;
-	else
-		*bin_head(a, g->len) = g->next;
-	if (g->next)
-		a->granules[g->next - 1].prev = g->prev;
-}
-
-/* Where in the run at @at a block of @align would start. */
-static uint32_t aligned_start(const struct arena *a, uint32_t at, size_t align)
-{
-	uintptr_t address = (uintptr_t)a->base + (uintptr_t)at * ARENA_GRANULE;
-
-	address = (address + align - 1) & ~(uintptr_t)(align - 1);
-	return (uint32_t)((address - (uintptr_t)a->base) / ARENA_GRANULE);
-}
-
-static bool fits(const struct arena *a, uint32_t at, uint32_t room, uint32_t len, size_t align)
-{
-	uint32_t start = aligned_start(a, at, align);
-
-	return start - at <= room && len <= room - (start - at);
-}
-
-/* Cut [start, start+len) out of the free run at @at, which is in no bin now. */
-static void carve(struct arena *a, uint32_t at, uint32_t room, uint32_t start, uint32_t len)
-{
-	if (start > at)
-		bin_insert(a, at, start - at);
-	if (at + room > start + len)
-		bin_insert(a, start + len, at + room - (start + len));
-	mark(a, start, len, USED);
-	a->used += len;
-}
-
-static bool take_from_bins(struct arena *a, uint32_t len, size_t align, uint32_t *ret)
-{
-	for (unsigned int bin = bin_of(len); bin < BINS; bin++) {
-		uint32_t at = bins[a - arenas][bin];
-
-		/* Only the first bin may hold runs that are too short. */
-		for (int i = 0; at && i < BIN_SCAN_MAX; i++) {
-			uint32_t room = a->granules[at - 1].len;
-
-			if (fits(a, at - 1, room, len, align)) {
-				bin_remove(a, at - 1);
-				*ret = aligned_start(a, at - 1, align);
-				carve(a, at - 1, room, *ret, len);
-				return true;
-			}
-			at = a->granules[at - 1].next;
-		}
+		if (word == at / 64)
+			bits &= ~0ULL << at % 64;
+		if (word == (at + len - 1) / 64)
+			bits &= ~0ULL >> (63 - (at + len - 1) % 64);
+		if (bits)
+			return true;
 	}
 	return false;
 }
 
-/* Join the free run [at, at+len) with free neighbours and bin the result. */
-static void give_back(struct arena *a, uint32_t at, uint32_t len)
+static void set_altered(struct arena *a, uint32_t at, uint32_t len, bool value)
 {
-	if (at > 0 && state_of(a, at - 1) == FREE) {
-		uint32_t before = a->granules[at - 1].len;
-
-		bin_remove(a, at - before);
-		set_state(a, at - 1, UNUSED);
-		set_state(a, at, UNUSED);
-		at -= before;
-		len += before;
+	for (uint32_t i = at; i < at + len; i++) {
+		if (value)
+			atomic_fetch_or(&a->altered[i / 64], 1ULL << i % 64);
+		else
+			atomic_fetch_and(&a->altered[i / 64], ~(1ULL << i % 64));
 	}
-	if (at + len < a->high && state_of(a, at + len) == FREE) {
-		uint32_t after = a->granules[at + len].len;
-
-		bin_remove(a, at + len);
-		set_state(a, at + len, UNUSED);
-		set_state(a, at + len - 1, UNUSED);
-		len += after;
-	}
-	bin_insert(a, at, len);
 }
 
-static bool take_from_top(struct arena *a, uint32_t len, size_t align, uint32_t *ret)
+void blocks_altered(const void *addr, size_t len)
 {
-	uint32_t at = a->high;
-
-	if (!fits(a, at, nr_granules(a) - at, len, align))
-		return false;
-	*ret = aligned_start(a, at, align);
-	a->high = *ret + len;
-	mark(a, *ret, len, USED);
-	a->used += len;
-	/* What alignment skipped may have a free run in front of it. */
-	if (*ret > at)
-		give_back(a, at, *ret - at);
-	return true;
-}
-
-/* @ret_clean: the block was never used, so it is zero. */
-static void *take_from(struct arena *a, uint32_t len, size_t align, bool *ret_clean)
-{
-	uint32_t at;
-
-	if (a->state != ARENA_SHARED || !a->granules)
-		return NULL;
-	*ret_clean = false;
-	if (!take_from_bins(a, len, align, &at)) {
-		*ret_clean = true;
-		if (!take_from_top(a, len, align, &at))
-			return NULL;
-	}
-	return a->base + (size_t)at * ARENA_GRANULE;
-}
-
-static void *take(uint32_t len, size_t align, bool *ret_clean)
-{
-	struct arena *a;
-	void *p;
-
 	for (unsigned int i = 0; i < arena_slots; i++) {
-		p = take_from(&arenas[i], len, align, ret_clean);
-		if (p)
-			return p;
+		struct arena *a = &arenas[i];
+		const char *start = addr;
+		const char *end = start + len;
+
+		if (a->state == ARENA_EMPTY || !a->granules || a->base >= end ||
+		    a->base + a->len <= start)
+			continue;
+		start = start > a->base ? start : a->base;
+		end = end < a->base + a->len ? end : a->base + a->len;
+		set_altered(a, (uint32_t)((size_t)(start - a->base) / ARENA_GRANULE),
+			    (uint32_t)((size_t)(end - start) / ARENA_GRANULE), true);
 	}
-	/* What alignment may cost, so that a fresh arena surely fits. */
-	a = blocks_events.need_arena((size_t)len * ARENA_GRANULE +
-				     (align > ARENA_GRANULE && align < ARENA_ALIGN ? align : 0));
-	return a ? take_from(a, len, align, ret_clean) : NULL;
 }
 
-static void free_locked(struct arena *a, uint32_t at);
-
-static bool change_state(struct arena *a, uint32_t at, enum granule_state from,
-			 enum granule_state to)
+/* The run is to be used anew: readable, writable, inherited by children. */
+static bool restore(struct arena *a, uint32_t at, uint32_t len)
 {
-	if (state_of(a, at) != from)
+	char *p = a->base + (size_t)at * ARENA_GRANULE;
+	size_t bytes = (size_t)len * ARENA_GRANULE;
+
+	if (!altered(a, at, len))
+		return true;
+	if (sys_call(SYS_mprotect, (long)p, (long)bytes, PROT_READ | PROT_WRITE, 0, 0, 0) < 0)
 		return false;
-	set_state(a, at, to);
+	sys_madvise(p, bytes, MADV_DOFORK);
+	if (!marks_clear(MARK_WIPE, p, bytes) || !marks_clear(MARK_DONTFORK, p, bytes))
+		return false;
+	set_altered(a, at, len, false);
 	return true;
+}
+
+static void free_run(struct arena *a, uint32_t at)
+{
+	uint32_t len = a->granules[at].len;
+
+	/* A block with holes in it, or that stays protected, can serve nobody any more. */
+	if (a->torn || !restore(a, at, len))
+		return;
+	/* Private to us since a fork: no server holds it, so it can go back. */
+	if (a->state == ARENA_RETIRED)
+		sys_madvise(a->base + (size_t)at * ARENA_GRANULE, (size_t)len * ARENA_GRANULE,
+			    MADV_DONTNEED);
+	run_give_back(a, at);
+	after_free(a, len);
 }
 
 static uint32_t granule_of(const struct arena *a, const void *p)
@@ -251,12 +257,60 @@ static uint32_t granule_of(const struct arena *a, const void *p)
 	return (uint32_t)((size_t)((const char *)p - a->base) / ARENA_GRANULE);
 }
 
+static _Noreturn void wrong_free(const char *what, const void *p)
+{
+	log_line(LOG_ERROR, "free(): %s: %p", what, p);
+	abort();
+}
+
+static void free_slot(struct arena *a, uint32_t at, const void *p)
+{
+	struct granule *g = &a->granules[at];
+	uint8_t bit = slot_bit(a, at, (size_t)((const char *)p - a->base) % ARENA_GRANULE);
+	uint8_t before;
+
+	if (!bit)
+		wrong_free("invalid pointer", p);
+	before = atomic_fetch_or(&g->dropped, bit);
+	if (!(g->taken & bit) || before & bit)
+		wrong_free("double free detected", p);
+	if (!before)
+		leave_for_later(a, at);
+	if (blocks_lock())
+		blocks_unlock();
+}
+
+void block_free(void *p)
+{
+	struct arena *a = arena_of(p);
+	uint32_t at = a ? granule_of(a, p) : 0;
+	uint8_t state = a && at < a->high ? run_state(a, at) : UNUSED;
+
+	if (state == SLOTS) {
+		free_slot(a, at, p);
+		return;
+	}
+	if (!a || (size_t)((char *)p - a->base) % ARENA_GRANULE || state == UNUSED || state == TAIL)
+		wrong_free("invalid pointer", p);
+	if (!run_change_state(a, at, USED, FREED))
+		wrong_free("double free detected", p);
+	if (blocks_lock()) {
+		run_set_state(a, at, USED);
+		free_run(a, at);
+		blocks_unlock();
+	} else {
+		leave_for_later(a, at);
+	}
+}
+
+/* ---- the cache ---- */
+
 static void free_cached(void *p)
 {
 	struct arena *a = arena_of(p);
 
-	change_state(a, granule_of(a, p), CACHED, USED);
-	free_locked(a, granule_of(a, p));
+	if (run_change_state(a, granule_of(a, p), CACHED, USED))
+		free_run(a, granule_of(a, p));
 }
 
 void blocks_drain_cache(void)
@@ -266,21 +320,40 @@ void blocks_drain_cache(void)
 
 static void *take_cached(uint32_t len)
 {
-	void *p = cache_take(len);
+	void *p = lock_frozen() ? NULL : cache_take(len);
 	struct arena *a = p ? arena_of(p) : NULL;
 
 	if (!p)
 		return NULL;
-	if (__builtin_expect(a->state == ARENA_SHARED, 1)) {
-		change_state(a, granule_of(a, p), CACHED, USED);
+	run_change_state(a, granule_of(a, p), CACHED, USED);
+	if (__builtin_expect(a->state == ARENA_SHARED, 1))
 		return p;
-	}
 	/* A fork has retired the arena meanwhile. */
-	blocks_lock();
-	free_cached(p);
-	blocks_unlock();
+	block_free(p);
 	return NULL;
 }
+
+/* Leave it where its thread finds it again. */
+bool block_free_cached(void *p)
+{
+	struct arena *a = arena_of(p);
+	uint32_t at = a ? granule_of(a, p) : 0;
+	uint32_t len;
+
+	if (!a || (size_t)((char *)p - a->base) % ARENA_GRANULE || a->state != ARENA_SHARED ||
+	    run_state(a, at) != USED || lock_frozen())
+		return false;
+	len = a->granules[at].len;
+	/* The change of state also catches a block that is freed twice. */
+	if (len > CACHE_LEN_MAX || altered(a, at, len) || !run_change_state(a, at, USED, CACHED))
+		return false;
+	if (cache_give(p, len))
+		return true;
+	run_change_state(a, at, CACHED, USED);
+	return false;
+}
+
+/* ---- allocating ---- */
 
 /* Hot: counted without a locked instruction, so threads may lose a count. */
 static void count_captured(size_t size)
@@ -289,12 +362,19 @@ static void count_captured(size_t size)
 	stat_add_hot(STAT_CAPTURED_BYTES, size);
 }
 
+static uint32_t granules_for(size_t size)
+{
+	return size ? (uint32_t)((size + ARENA_GRANULE - 1) / ARENA_GRANULE) : 1;
+}
+
 void *block_alloc_cached(size_t size, size_t align)
 {
-	uint32_t len = (uint32_t)((size + ARENA_GRANULE - 1) / ARENA_GRANULE);
+	uint32_t len = granules_for(size);
+	unsigned int shift;
 	void *p;
 
-	if (!size || size > CACHE_LEN_MAX * ARENA_GRANULE || align > ARENA_GRANULE)
+	if (!size || size > CACHE_LEN_MAX * ARENA_GRANULE || align > ARENA_GRANULE ||
+	    slot_fits(size, align, &shift))
 		return NULL;
 	p = take_cached(len);
 	if (p)
@@ -302,10 +382,64 @@ void *block_alloc_cached(size_t size, size_t align)
 	return p;
 }
 
+struct taken {
+	struct arena *arena;
+	uint32_t at;
+	bool clean; /* never used: it is zero */
+};
+
+static bool take_run(uint32_t len, size_t align, struct taken *t)
+{
+	size_t bytes = (size_t)len * ARENA_GRANULE;
+
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		t->arena = &arenas[i];
+		if (t->arena->state != ARENA_SHARED || !t->arena->granules)
+			continue;
+		if (run_take(t->arena, len, align, &t->at, &t->clean)) {
+			if (!t->clean)
+				dirty -= dirty < len ? dirty : len;
+			return true;
+		}
+	}
+	if (!shim_mark_owner() || shim.owner != sys_getpid())
+		return false;
+	/* What alignment may cost, so that a fresh arena surely fits. */
+	if (align > ARENA_GRANULE && align < ARENA_ALIGN)
+		bytes += align;
+	t->arena = arena_new(bytes);
+	if (!t->arena)
+		return false;
+	news = true;
+	return run_take(t->arena, len, align, &t->at, &t->clean);
+}
+
+static void *take_slot(unsigned int shift, struct taken *t)
+{
+	void *p = slot_take(shift);
+
+	if (p)
+		return p;
+	if (!take_run(1, ARENA_GRANULE, t))
+		return NULL;
+	slot_cut(t->arena, t->at, shift);
+	return slot_take(shift);
+}
+
+static void *take(size_t size, size_t align, struct taken *t)
+{
+	unsigned int shift;
+
+	if (slot_fits(size, align, &shift))
+		return take_slot(shift, t);
+	if (!take_run(granules_for(size), align < ARENA_GRANULE ? ARENA_GRANULE : align, t))
+		return NULL;
+	return t->arena->base + (size_t)t->at * ARENA_GRANULE;
+}
+
 void *block_alloc(size_t size, size_t align, bool zero)
 {
-	bool clean = false;
-	uint32_t len;
+	struct taken t = { .clean = false };
 	void *p;
 
 	if (size > ARENA_SIZE_MAX) {
@@ -316,216 +450,140 @@ void *block_alloc(size_t size, size_t align, bool zero)
 		stat_add(STAT_ODD_ALIGNMENT, 1);
 		return NULL;
 	}
-	len = (uint32_t)((size + ARENA_GRANULE - 1) / ARENA_GRANULE);
-	if (!len)
-		len = 1;
-	blocks_lock();
-	p = take(len, align < ARENA_GRANULE ? ARENA_GRANULE : align, &clean);
+	if (!blocks_lock()) {
+		stat_add(STAT_BUSY, 1);
+		return NULL;
+	}
+	p = take(size, align, &t);
 	blocks_unlock();
+	if (p && t.clean)
+		blocks_events.fresh_block(p, size);
 	if (!p) {
 		stat_add(STAT_NO_ARENA, 1);
 		return NULL;
 	}
-	if (zero && !clean)
-		memset(p, 0, (size_t)len * ARENA_GRANULE);
+	if (zero && !t.clean)
+		memset(p, 0, size);
 	count_captured(size);
 	return p;
 }
 
-/* The used run that starts at @p. */
-static bool find_block(const void *p, struct arena **ret_arena, uint32_t *ret_at)
+void blocks_ensure_arena(void)
 {
-	struct arena *a = arena_of(p);
-	size_t offset = a ? (size_t)((const char *)p - a->base) : 1;
-	uint32_t at = (uint32_t)(offset / ARENA_GRANULE);
-
-	if (!a || offset % ARENA_GRANULE || state_of(a, at) != USED)
-		return false;
-	*ret_arena = a;
-	*ret_at = at;
-	return true;
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (arenas[i].state == ARENA_SHARED)
+			return;
+	if (shim_mark_owner() && shim.owner == sys_getpid())
+		news = arena_new(ARENA_GRANULE) != NULL;
 }
 
-static void forget_tags(struct arena *a, uint32_t at, uint32_t len)
-{
-	set_state(a, at, UNUSED);
-	set_state(a, at + len - 1, UNUSED);
-}
+/* ---- size ---- */
 
-static void release_if_empty(struct arena *a)
-{
-	if (a->state != ARENA_RETIRED || !a->granules || a->used)
-		return;
-	memset(bins[a - arenas], 0, sizeof(bins[0]));
-	blocks_events.arena_gone(a);
-	arena_release(a);
-}
-
-static void free_locked(struct arena *a, uint32_t at)
-{
-	uint32_t len = a->granules[at].len;
-	char *p = a->base + (size_t)at * ARENA_GRANULE;
-
-	/* A block that stays protected can serve nobody any more. */
-	if (!extents_restore(p, (size_t)len * ARENA_GRANULE))
-		return;
-	a->used -= len;
-	forget_tags(a, at, len);
-	/* Private to us since a fork: no server holds it, so it can go back. */
-	if (a->state == ARENA_RETIRED)
-		sys_madvise(p, (size_t)len * ARENA_GRANULE, MADV_DONTNEED);
-	give_back(a, at, len);
-	release_if_empty(a);
-}
-
-/* Leave it where its thread finds it again. */
-bool block_free_cached(void *p)
-{
-	struct arena *a = arena_of(p);
-	size_t offset = a ? (size_t)((char *)p - a->base) : 1;
-	uint32_t at = (uint32_t)(offset / ARENA_GRANULE);
-	uint32_t len;
-
-	if (!a || offset % ARENA_GRANULE || a->state != ARENA_SHARED ||
-	    atomic_load_explicit(&extents_odd, memory_order_relaxed))
-		return false;
-	len = a->granules[at].len;
-	/* The change of state also catches a block that is freed twice. */
-	if (len > CACHE_LEN_MAX || !change_state(a, at, USED, CACHED))
-		return false;
-	if (cache_give(p, len))
-		return true;
-	change_state(a, at, CACHED, USED);
-	return false;
-}
-
-void block_free(void *p)
-{
-	struct arena *a;
-	uint32_t at;
-
-	blocks_lock();
-	if (find_block(p, &a, &at))
-		free_locked(a, at);
-	else
-		stat_add(STAT_BAD_FREE, 1);
-	blocks_unlock();
-}
-
+/* Its owner asks, and nobody else changes it: no lock. */
 size_t block_size(const void *p)
 {
-	struct arena *a;
-	size_t size = 0;
-	uint32_t at;
+	const struct arena *a = arena_of(p);
+	uint32_t at = a ? granule_of(a, p) : 0;
+	size_t within = a ? (size_t)((const char *)p - a->base) % ARENA_GRANULE : 1;
 
-	blocks_lock();
-	if (find_block(p, &a, &at))
-		size = (size_t)a->granules[at].len * ARENA_GRANULE;
-	blocks_unlock();
-	return size;
-}
-
-static void shrink(struct arena *a, uint32_t at, uint32_t len)
-{
-	uint32_t rest = a->granules[at].len - len;
-
-	if (!rest)
-		return;
-	forget_tags(a, at, len + rest);
-	mark(a, at, len, USED);
-	a->used -= rest;
-	give_back(a, at + len, rest);
-}
-
-static bool grow(struct arena *a, uint32_t at, uint32_t len)
-{
-	uint32_t have = a->granules[at].len;
-	uint32_t need = len - have;
-	uint32_t room;
-
-	if (a->state != ARENA_SHARED || at + have >= a->high || state_of(a, at + have) != FREE)
-		return false;
-	room = a->granules[at + have].len;
-	if (room < need)
-		return false;
-	bin_remove(a, at + have);
-	forget_tags(a, at + have, room);
-	forget_tags(a, at, have);
-	if (room > need)
-		bin_insert(a, at + len, room - need);
-	mark(a, at, len, USED);
-	a->used += need;
-	return true;
+	if (!a || at >= a->high)
+		return 0;
+	if (run_state(a, at) == SLOTS)
+		return a->granules[at].taken & slot_bit(a, at, within)
+			       ? 1UL << a->granules[at].slot_shift
+			       : 0;
+	return run_state(a, at) == USED && !within ? (size_t)a->granules[at].len * ARENA_GRANULE
+						   : 0;
 }
 
 bool block_resize(void *p, size_t size)
 {
-	uint32_t len = (uint32_t)((size + ARENA_GRANULE - 1) / ARENA_GRANULE);
-	struct arena *a;
+	struct arena *a = arena_of(p);
+	uint32_t at = a ? granule_of(a, p) : 0;
+	size_t have = block_size(p);
 	bool done = false;
-	uint32_t at;
 
-	if (!size || size > ARENA_SIZE_MAX)
+	if (!size || size > ARENA_SIZE_MAX || !have)
 		return false;
-	blocks_lock();
-	if (find_block(p, &a, &at)) {
-		done = len <= a->granules[at].len || grow(a, at, len);
-		if (done)
-			shrink(a, at, len);
-	}
+	if (run_state(a, at) == SLOTS)
+		return size <= have && size > have / 2;
+	if (granules_for(size) * ARENA_GRANULE == have)
+		return true;
+	if (!blocks_lock())
+		return size <= have; /* it stays as long as it was */
+	if (!a->torn && restore(a, at, a->granules[at].len))
+		done = run_resize(a, at, granules_for(size));
 	blocks_unlock();
 	return done;
 }
 
-void blocks_for_each_used(struct arena *a, void (*each)(char *at, size_t len, void *arg), void *arg)
+/* ---- arenas as a whole ---- */
+
+static void each_run(const struct arena *a, bool free,
+		     void (*each)(char *at, size_t len, void *arg), void *arg)
 {
-	for (uint32_t at = 0; at < a->high; at += a->granules[at].len)
-		if (state_of(a, at) == USED)
+	for (uint32_t at = 0, next; at < a->high; at = next) {
+		uint8_t state = run_state(a, at);
+
+		next = at + a->granules[at].len;
+		if (free ? state == FREE : state == USED || state == SLOTS)
 			each(a->base + (size_t)at * ARENA_GRANULE,
-			     (size_t)a->granules[at].len * ARENA_GRANULE, arg);
+			     (size_t)(next - at) * ARENA_GRANULE, arg);
+	}
+}
+
+void blocks_for_each_used(const struct arena *a, void (*each)(char *at, size_t len, void *arg),
+			  void *arg)
+{
+	each_run(a, false, each, arg);
+}
+
+void blocks_for_each_free(const struct arena *a, void (*each)(char *at, size_t len, void *arg),
+			  void *arg)
+{
+	each_run(a, true, each, arg);
 }
 
 void blocks_retire(struct arena *a)
 {
 	a->state = ARENA_RETIRED;
-	release_if_empty(a);
+	if (!a->used && !a->torn)
+		release_arena(a);
 }
 
-static bool run_valid(const struct arena *a, uint32_t at)
+static size_t granules_bytes(const struct arena *a)
 {
-	uint32_t len = a->granules[at].len;
-	uint8_t first = state_of(a, at);
-	uint32_t last = at + len - 1;
+	return a->len / ARENA_GRANULE * sizeof(struct granule);
+}
 
-	if (!len || at + len > a->high || first == UNUSED || a->granules[last].len != len)
+static size_t altered_bytes(const struct arena *a)
+{
+	return (a->len / ARENA_GRANULE + 63) / 64 * sizeof(uint64_t);
+}
+
+bool blocks_make_granules(struct arena *a)
+{
+	long map = sys_mmap(NULL, granules_bytes(a) + altered_bytes(a), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (sys_is_error(map))
 		return false;
-	return state_of(a, last) == first || (first == CACHED && state_of(a, last) == USED);
+	a->granules = (struct granule *)map;
+	a->altered = (_Atomic uint64_t *)(map + (long)granules_bytes(a));
+	return true;
 }
 
-static bool arena_valid(const struct arena *a)
+void blocks_free_granules(struct arena *a)
 {
-	uint8_t before = UNUSED;
-	uint32_t used = 0;
-	uint32_t at = 0;
-
-	while (at < a->high) {
-		uint8_t state = state_of(a, at);
-
-		if (!run_valid(a, at) || (state == FREE && before == FREE))
-			return false;
-		if (state != FREE)
-			used += a->granules[at].len;
-		before = state;
-		at += a->granules[at].len;
-	}
-	return at == a->high && used == a->used;
+	if (a->granules)
+		sys_munmap(a->granules, granules_bytes(a) + altered_bytes(a));
+	a->granules = NULL;
 }
 
 bool blocks_valid(void)
 {
 	for (unsigned int i = 0; i < arena_slots; i++)
-		if (arenas[i].state != ARENA_EMPTY && arenas[i].granules &&
-		    !arena_valid(&arenas[i]))
+		if (arenas[i].state != ARENA_EMPTY && arenas[i].granules && !runs_valid(&arenas[i]))
 			return false;
 	return true;
 }

@@ -5,22 +5,25 @@
  * What the program got from us it believes private, but it is MAP_SHARED.
  * Either way below, parent and child see what they would have seen:
  *
- * copy     the child copies the live blocks to private memory at the same
- *          addresses while the parent's forking thread waits.  The parent
- *          keeps its arenas, registrations and requests in flight.  Other
- *          threads of the parent that write during the copy may be seen to
+ * copy     the child copies what exists to private memory at the same
+ *          addresses while the parent's forking thread waits.  The parent's pages stay
+ *          where they are: what the kernel or a device has pinned stays the program's.
+ *          Other threads of the parent that write during the copy may be seen to
  *          have written one thing and not an earlier other.
  * private  before the fork the parent maps its arenas MAP_PRIVATE at the same
  *          place and makes new ones later; from then on both sides are
- *          copy-on-write.  Exact for every thread; but what a device is just
- *          reading into a page that the program then writes to before the
- *          read has ended, is lost to the program.
+ *          copy-on-write, as the kernel does it for any memory.  But a page that is
+ *          pinned would move when it is written to: so only if nobody can have pinned
+ *          one (pins.h), else copy.
  *
- * auto: copy when there is a session with a server (reads may be in flight)
- * and the live blocks are few (UBLKZC_FORK_COPY_MAX_MB), private otherwise.
+ * auto: copy up to UBLKZC_FORK_COPY_MAX_MB; above that private.
  *
  * Mapping MAP_PRIVATE in the child after the fork would be wrong: it would see
  * what the parent writes later.
+ *
+ * Other people's handlers run between ours, and threads run meanwhile.  So no lock is
+ * held that anybody waits for: what the lock protects is frozen (lock.h), which means
+ * that nothing is captured until the fork is over, and freed blocks wait.
  */
 #ifndef UBLKZC_PRELOAD_FORK_H
 #define UBLKZC_PRELOAD_FORK_H

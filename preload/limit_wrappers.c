@@ -18,9 +18,8 @@
 
 static void before_limit(int resource, const void *limit)
 {
-	if (resource != RLIMIT_AS || !limit || !arena_reserved || blocks_locked_here())
+	if (resource != RLIMIT_AS || !limit || !arena_reserved || !blocks_lock_within(100))
 		return;
-	blocks_lock();
 	arena_trim_reservation();
 	blocks_unlock();
 }

@@ -7,16 +7,19 @@
  * arguments as they came.
  */
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <stdarg.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "extents.h"
 #include "mappings.h"
 #include "next.h"
 #include "rebind.h"
+#include "regions.h"
 #include "session.h"
 #include "shared.h"
 #include "stats.h"
@@ -52,7 +55,7 @@ static void *real_mmap(void *addr, size_t len, int prot, int flags, int fd, off_
 {
 	void *p;
 
-	if ((flags & MAP_FIXED) && extents_touch(addr, len))
+	if ((flags & MAP_FIXED) && regions_touch(addr, len))
 		p = address(mapping_replace(addr, len, prot, flags, fd, offset));
 	else if (next_resolved() && next.mmap)
 		p = next.mmap(addr, len, prot, flags, fd, offset);
@@ -88,7 +91,7 @@ EXPORT int munmap(void *addr, size_t len)
 {
 	int ret;
 
-	if (extents_touch(addr, len))
+	if (regions_touch(addr, len))
 		ret = result(mapping_unmap(addr, len));
 	else if (next_resolved() && next.munmap)
 		ret = next.munmap(addr, len);
@@ -101,7 +104,7 @@ EXPORT int munmap(void *addr, size_t len)
 
 EXPORT int mprotect(void *addr, size_t len, int prot)
 {
-	if (extents_touch(addr, len))
+	if (regions_touch(addr, len))
 		return result(mapping_protect(addr, len, prot, -1));
 	if (next_resolved() && next.mprotect)
 		return next.mprotect(addr, len, prot);
@@ -110,7 +113,7 @@ EXPORT int mprotect(void *addr, size_t len, int prot)
 
 EXPORT int pkey_mprotect(void *addr, size_t len, int prot, int pkey)
 {
-	if (extents_touch(addr, len))
+	if (regions_touch(addr, len))
 		return result(mapping_protect(addr, len, prot, pkey));
 	if (next_resolved() && next.pkey_mprotect)
 		return next.pkey_mprotect(addr, len, prot, pkey);
@@ -119,7 +122,7 @@ EXPORT int pkey_mprotect(void *addr, size_t len, int prot, int pkey)
 
 EXPORT int madvise(void *addr, size_t len, int advice)
 {
-	if (extents_touch(addr, len))
+	if (regions_touch(addr, len))
 		return result(mapping_advise(addr, len, advice));
 	if (next_resolved() && next.madvise)
 		return next.madvise(addr, len, advice);
@@ -136,8 +139,8 @@ EXPORT void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
 		to = va_arg(args, void *);
 		va_end(args);
 	}
-	if (extents_touch(old, old_len ? old_len : 1) ||
-	    ((flags & MREMAP_FIXED) && extents_touch(to, len)))
+	if (regions_touch(old, old_len ? old_len : 1) ||
+	    ((flags & MREMAP_FIXED) && regions_touch(to, len)))
 		return address(mapping_move(old, old_len, len, flags, to));
 	if (next_resolved() && next.mremap)
 		return next.mremap(old, old_len, len, flags, to);
@@ -149,7 +152,7 @@ EXPORT void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
 
 EXPORT int mlock(const void *addr, size_t len)
 {
-	if (extents_touch(addr, len))
+	if (regions_touch(addr, len))
 		return result(mapping_lock(SYS_mlock, addr, len, 0, true));
 	if (next_resolved() && next.mlock)
 		return next.mlock(addr, len);
@@ -158,7 +161,7 @@ EXPORT int mlock(const void *addr, size_t len)
 
 EXPORT int mlock2(const void *addr, size_t len, unsigned int flags)
 {
-	if (extents_touch(addr, len))
+	if (regions_touch(addr, len))
 		return result(mapping_lock(SYS_mlock2, addr, len, flags, true));
 	if (next_resolved() && next.mlock2)
 		return next.mlock2(addr, len, flags);
@@ -167,7 +170,7 @@ EXPORT int mlock2(const void *addr, size_t len, unsigned int flags)
 
 EXPORT int munlock(const void *addr, size_t len)
 {
-	if (extents_touch(addr, len))
+	if (regions_touch(addr, len))
 		return result(mapping_lock(SYS_munlock, addr, len, 0, false));
 	if (next_resolved() && next.munlock)
 		return next.munlock(addr, len);
@@ -196,13 +199,43 @@ EXPORT int munlockall(void)
 	return ret;
 }
 
+/* ---- userfaultfd ---- */
+
+/* What is to be watched must be private memory, as the program believes it is. */
+static void before_register(const struct uffdio_register *r)
+{
+	if (r && regions_touch((void *)(uintptr_t)r->range.start, r->range.len))
+		mapping_give_up((void *)(uintptr_t)r->range.start, r->range.len);
+}
+
+EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+	void *arg;
+
+	va_start(args, request);
+	arg = va_arg(args, void *);
+	va_end(args);
+	if (__builtin_expect(request == UFFDIO_REGISTER, 0))
+		before_register(arg);
+	if (next_resolved() && next.ioctl)
+		return next.ioctl(fd, request, arg);
+	return result(sys_call(SYS_ioctl, fd, (long)request, (long)arg, 0, 0, 0));
+}
+
 /* ---- SysV ---- */
 
 EXPORT void *shmat(int id, const void *addr, int flags)
 {
-	void *p = next_resolved() && next.shmat
-			  ? next.shmat(id, addr, flags)
-			  : address(sys_call(SYS_shmat, id, (long)addr, flags, 0, 0, 0));
+	void *p;
+
+	/* How much is attached only the kernel knows: from there up. */
+	if ((flags & SHM_REMAP) && regions_touch(addr, SIZE_MAX / 2 - (size_t)addr))
+		p = address(mapping_attach(id, (void *)(uintptr_t)addr, flags));
+	else if (next_resolved() && next.shmat)
+		p = next.shmat(id, addr, flags);
+	else
+		p = address(sys_call(SYS_shmat, id, (long)addr, flags, 0, 0, 0));
 
 	if (p != MAP_FAILED) {
 		shared_note(p, 0);

@@ -68,6 +68,7 @@ static void resolve(void)
 	RESOLVE(munlock, "munlock");
 	RESOLVE(mlockall, "mlockall");
 	RESOLVE(munlockall, "munlockall");
+	RESOLVE(ioctl, "ioctl");
 	RESOLVE(shmat, "shmat");
 	RESOLVE(shmdt, "shmdt");
 	RESOLVE(setrlimit, "setrlimit");

@@ -50,6 +50,7 @@ struct next {
 	int (*munlock)(const void *, size_t);
 	int (*mlockall)(int);
 	int (*munlockall)(void);
+	int (*ioctl)(int, unsigned long, ...);
 	void *(*shmat)(int, const void *, int);
 	int (*shmdt)(const void *);
 	int (*setrlimit)(int, const struct rlimit *);

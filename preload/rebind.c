@@ -29,12 +29,11 @@
 #endif
 
 #if defined(__x86_64__)
-#define IS_REFERENCE(type) \
+#define IS_REFERENCE(type)                                                                         \
 	((type) == R_X86_64_JUMP_SLOT || (type) == R_X86_64_GLOB_DAT || (type) == R_X86_64_64)
 #elif defined(__aarch64__)
-#define IS_REFERENCE(type)                                               \
-	((type) == R_AARCH64_JUMP_SLOT || (type) == R_AARCH64_GLOB_DAT || \
-	 (type) == R_AARCH64_ABS64)
+#define IS_REFERENCE(type)                                                                         \
+	((type) == R_AARCH64_JUMP_SLOT || (type) == R_AARCH64_GLOB_DAT || (type) == R_AARCH64_ABS64)
 #else
 #define IS_REFERENCE(type) false /* of no processor that we know */
 #endif
@@ -49,8 +48,8 @@ static pid_t process;	   /* a child may have inherited ld.so's lock taken */
 struct object {
 	uintptr_t base;
 	const char *strings;
-	const ElfW(Sym) *symbols;
-	const ElfW(Rela) *plt, *data;
+	const ElfW(Sym) * symbols;
+	const ElfW(Rela) * plt, *data;
 	size_t plt_size, data_size; /* bytes */
 	uintptr_t relro, relro_end; /* whole pages */
 	uintptr_t end;		    /* of what is mapped, from base on */
@@ -63,7 +62,7 @@ static const void *address(const struct object *o, ElfW(Addr) value)
 	return (const void *)(value < o->base ? o->base + value : value);
 }
 
-static bool read_dynamic(struct object *o, const ElfW(Dyn) *d)
+static bool read_dynamic(struct object *o, const ElfW(Dyn) * d)
 {
 	for (; d && d->d_tag != DT_NULL; d++) {
 		switch (d->d_tag) {
@@ -118,7 +117,7 @@ static bool write_entry(const struct object *o, void *_Atomic *entry, void *to)
 }
 
 /* Entries that are bound lazily hold an address of the object itself until then. */
-static bool refers(const struct object *o, const ElfW(Rela) *r, const struct rebind *b, void *now)
+static bool refers(const struct object *o, const ElfW(Rela) * r, const struct rebind *b, void *now)
 {
 	const ElfW(Sym) *symbol = &o->symbols[ELF64_R_SYM(r->r_info)];
 	bool unbound = (uintptr_t)now >= o->base && (uintptr_t)now < o->end;
@@ -128,7 +127,7 @@ static bool refers(const struct object *o, const ElfW(Rela) *r, const struct reb
 	       (now == b->from || (o->starting && unbound));
 }
 
-static bool rebind_table(const struct object *o, const ElfW(Rela) *r, size_t size)
+static bool rebind_table(const struct object *o, const ElfW(Rela) * r, size_t size)
 {
 	for (size_t i = 0; i < size / sizeof(*r); i++, r++) {
 		void *_Atomic *entry = (void *_Atomic *)(o->base + r->r_offset);

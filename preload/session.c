@@ -15,11 +15,13 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
+#include "ahead.h"
 #include "blocks.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "config.h"
 #include "legacy.h"
+#include "lock.h"
 #include "shared.h"
 #include "shim.h"
 #include "stats.h"
@@ -27,7 +29,9 @@
 #include "talk.h"
 
 #define INDEX_PENDING (-1) /* an answer is to come, and worth waiting for */
-#define INDEX_NONE (-2)	   /* refused, overdue, or the server's own affair */
+#define INDEX_LATE (-2)	   /* an answer is to come, and was waited for already */
+#define INDEX_NONE (-3)	   /* refused, or the server's own affair */
+#define LOCK_MS 20	   /* to look at an arena; then it is looked at later */
 
 struct session {
 	bool used;
@@ -44,7 +48,7 @@ struct session {
 	unsigned int scanned; /* shared_generation() that the server knows */
 	long long retry_at;   /* not live: when to try again, ms */
 	struct handed {
-		ino_t ino;    /* of the arena that was in this slot; 0: none sent */
+		uint64_t id;  /* of the arena that was in this slot; 0: none sent */
 		uint32_t seq; /* of its ADD */
 		int index;    /* what the server called it, or INDEX_* */
 	} sent[ARENAS_MAX];
@@ -53,8 +57,7 @@ struct session {
 static struct session sessions[SESSIONS_MAX];
 static atomic_uint nr_live;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
-static atomic_bool preparing; /* the busy one populates an arena: its own work, no wait */
-static atomic_bool missed;    /* an arena was made while busy: send it afterwards */
+static atomic_bool missed; /* arenas came or went while busy: see to it afterwards */
 
 bool session_armed(void)
 {
@@ -99,7 +102,7 @@ static void note_reply(struct session *s, const struct wire_reply *reply)
 	if (reply->type != WIRE_ADD)
 		return;
 	for (unsigned int i = 0; i < ARENAS_MAX; i++)
-		if (s->sent[i].ino && s->sent[i].seq == reply->seq)
+		if (s->sent[i].id && s->sent[i].seq == reply->seq)
 			s->sent[i].index = reply->status ? INDEX_NONE : (int)reply->index;
 	stat_add(reply->status ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
 	if (reply->status) {
@@ -135,24 +138,36 @@ static bool usable(struct session *s)
 
 /* ---- handing over ---- */
 
-static int send_add(struct session *s, const struct arena *a)
+static int send_add(struct session *s, const struct arena_view *v, int fd)
 {
 	struct wire_request req;
 
 	wire_request_init(&req, WIRE_ADD, ++s->seq);
-	req.length = a->len;
-	return wire_send(s->fd, &req, sizeof(req), a->fd);
+	req.offset = v->offset;
+	req.length = v->len;
+	return wire_send(s->fd, &req, sizeof(req), fd);
+}
+
+static void send_remove(struct session *s, struct handed *sent)
+{
+	struct wire_request req;
+
+	wire_request_init(&req, WIRE_REMOVE, ++s->seq);
+	req.index = (uint32_t)sent->index;
+	if (wire_send(s->fd, &req, sizeof(req), -1))
+		lose(s);
+	*sent = (struct handed){ .id = 0 };
 }
 
 /*
  * Returns 0 when it has been handed over, also when the server refused it, or when
  * its answer comes too late to be read: it will then be registered all the same.
  */
-static int send_legacy(struct session *s, const struct arena *a)
+static int send_legacy(struct session *s, int memfd)
 {
 	long long patience = s->late ? 0 : (long long)config.connect_ms;
 	int32_t index = -1;
-	int ret = legacy_offer(s->device, a->fd, sys_now_ms() + patience, &index);
+	int ret = legacy_offer(s->device, memfd, sys_now_ms() + patience, &index);
 
 	if (ret == -ETIMEDOUT) {
 		/* Waited for once: the server is slow, and the program is not to be. */
@@ -167,36 +182,67 @@ static int send_legacy(struct session *s, const struct arena *a)
 	return ret;
 }
 
-static bool prepared(struct arena *a)
-{
-	int ret;
-
-	preparing = true;
-	ret = arena_prepare(a);
-	preparing = false;
-	return ret == 0;
-}
-
 /*
  * An arena is offered once a session, and a server that does not answer is
  * left alone for a while: else each open would wait for it anew.
  */
-static void hand_over(struct session *s, struct arena *a)
+static void hand_over(struct session *s, struct handed *sent, const struct arena_view *v, int fd)
 {
-	int ret;
+	int ret = s->legacy ? send_legacy(s, fd) : send_add(s, v, fd);
 
-	if (a->state != ARENA_SHARED || s->sent[a - arenas].ino == a->ino || !arena_fd_valid(a) ||
-	    !prepared(a))
-		return;
-	ret = s->legacy ? send_legacy(s, a) : send_add(s, a);
 	if (ret) {
 		lose(s);
 		s->retry_at = sys_now_ms() + SESSION_RETRY_MS;
 		return;
 	}
-	s->sent[a - arenas] = (struct handed){ .ino = a->ino,
-					       .seq = s->seq,
-					       .index = s->legacy ? INDEX_NONE : INDEX_PENDING };
+	*sent = (struct handed){ .id = v->id,
+				 .seq = s->seq,
+				 .index = s->legacy ? INDEX_NONE : INDEX_PENDING };
+}
+
+/* Nothing is held while others are talked to: so with a descriptor of our own. */
+static void offer(struct session *s, struct handed *sent, const struct arena_view *v)
+{
+	int fd;
+
+	/* The older protocol knows whole files only, which mappings are a part of. */
+	if (s->legacy && v->region)
+		return;
+	fd = memfile_duplicate(&v->file);
+	if (fd < 0)
+		return;
+	hand_over(s, sent, v, fd);
+	sys_close(fd);
+}
+
+/* The server's list becomes what there is: first what is no more, then what is new. */
+static void reconcile_slot(struct session *s, struct handed *sent, const struct arena_view *v)
+{
+	if (sent->id && sent->id != v->id) {
+		if (sent->index >= 0)
+			send_remove(s, sent);
+		else if (sent->index == INDEX_NONE)
+			sent->id = 0;
+		else if (sent->index == INDEX_PENDING)
+			missed = true; /* only the answer says what it is called */
+	}
+	if (v->id && !sent->id && s->live)
+		offer(s, sent, v);
+}
+
+static void reconcile(struct session *s)
+{
+	static struct arena_view views[ARENAS_MAX]; /* of the one who is busy */
+
+	if (!blocks_lock_within(LOCK_MS)) {
+		missed = true;
+		return;
+	}
+	for (unsigned int i = 0; i < ARENAS_MAX; i++)
+		arena_view(i, &views[i]);
+	lock_drop(); /* what came meanwhile, the next one sees to */
+	for (unsigned int i = 0; i < ARENAS_MAX && s->live; i++)
+		reconcile_slot(s, &s->sent[i], &views[i]);
 }
 
 static unsigned int nr_pending(const struct session *s)
@@ -204,7 +250,7 @@ static unsigned int nr_pending(const struct session *s)
 	unsigned int nr = 0;
 
 	for (unsigned int i = 0; i < ARENAS_MAX; i++)
-		nr += s->sent[i].ino && s->sent[i].index == INDEX_PENDING;
+		nr += s->sent[i].id && s->sent[i].index == INDEX_PENDING;
 	return nr;
 }
 
@@ -214,37 +260,7 @@ static void stop_waiting(struct session *s)
 	s->scan_seq = 0;
 	for (unsigned int i = 0; i < ARENAS_MAX; i++)
 		if (s->sent[i].index == INDEX_PENDING)
-			s->sent[i].index = INDEX_NONE; /* until the answer is read */
-}
-
-static int duplicate(const struct arena *a)
-{
-	if (a->state != ARENA_SHARED || a->prepared || !arena_fd_valid(a))
-		return -EBADF;
-	return (int)sys_call(SYS_fcntl, a->fd, F_DUPFD_CLOEXEC, a->fd, 0, 0, 0);
-}
-
-/* Populating takes its time, and other threads allocate meanwhile: no lock. */
-static void prepare_slot(unsigned int slot)
-{
-	struct arena copy;
-	int fd;
-	int ret;
-
-	blocks_lock();
-	copy = arenas[slot];
-	fd = duplicate(&copy);
-	blocks_unlock();
-	if (fd < 0)
-		return;
-	preparing = true;
-	ret = arena_prepare_copy(&copy, fd);
-	preparing = false;
-	sys_close(fd);
-	blocks_lock();
-	if (!ret && arenas[slot].state == ARENA_SHARED && arenas[slot].ino == copy.ino)
-		arenas[slot].prepared = true;
-	blocks_unlock();
+			s->sent[i].index = INDEX_LATE;
 }
 
 /* At memory that the program itself shares. */
@@ -285,78 +301,47 @@ static int wait_for_answers(struct session *s, long long deadline)
  */
 static void hand_over_all(struct session *s)
 {
-	for (unsigned int i = 0; i < arena_slots; i++)
-		prepare_slot(i);
-	blocks_lock();
-	for (unsigned int i = 0; i < arena_slots && s->live; i++)
-		hand_over(s, &arenas[i]);
-	blocks_unlock();
+	reconcile(s);
 	if (shared_generation() != s->scanned && s->live && !s->legacy)
 		ask_to_look(s);
-	/* Populating took its time; the server has its own. */
 	if (wait_for_answers(s, sys_now_ms() + (long long)config.connect_ms))
 		stop_waiting(s);
 }
 
-static void send_to_all(struct arena *a)
+/* In an allocation: the answers are read when they are needed.  Servers of the older
+ * protocol are waited for, so they get theirs at the next open. */
+static void reconcile_all(void)
 {
-	if (!session_armed())
-		return;
-	if (atomic_flag_test_and_set(&busy)) {
-		missed = true;
-		return;
-	}
-	for (unsigned int i = 0; i < SESSIONS_MAX; i++) {
-		struct session *s = &sessions[i];
-
-		if (!s->used || !usable(s))
-			continue;
-		hand_over(s, a);
-		/* The program is about to do I/O in it, which is copied until
-		 * the server has it: worth a moment, but this is in malloc. */
-		wait_for_answers(s, sys_now_ms() +
-					    (long long)config.connect_ms / SESSION_ALLOC_WAIT_PART);
-	}
-	atomic_flag_clear(&busy);
+	for (unsigned int i = 0; i < SESSIONS_MAX; i++)
+		if (sessions[i].used && usable(&sessions[i]) && !sessions[i].legacy)
+			reconcile(&sessions[i]);
 }
 
-struct arena *session_new_arena(size_t bytes)
+static void arenas_changed(void)
 {
-	struct arena *a;
+	int saved = errno;
 
-	if (!shim_mark_owner() || shim.owner != sys_getpid())
-		return NULL;
-	a = arena_new(bytes);
-	if (a)
-		send_to_all(a);
-	return a;
+	if (!session_armed() || shim.owner != sys_getpid())
+		return;
+	/* First: whoever is busy now looks at it when done. */
+	missed = true;
+	for (int i = 0; i < 3 && missed && !atomic_flag_test_and_set(&busy); i++) {
+		missed = false;
+		reconcile_all();
+		atomic_flag_clear(&busy);
+	}
+	errno = saved;
 }
 
-static void arena_gone(const struct arena *a)
+static void fresh_block(void *p, size_t len)
 {
-	unsigned int slot = (unsigned int)(a - arenas);
-	struct wire_request req;
-
-	if (!session_armed() || atomic_flag_test_and_set(&busy))
-		return; /* it stays registered until the session ends */
-	for (unsigned int i = 0; i < SESSIONS_MAX; i++) {
-		struct session *s = &sessions[i];
-
-		if (!s->used || !usable(s) || s->legacy || s->sent[slot].ino != a->ino ||
-		    s->sent[slot].index < 0)
-			continue;
-		wire_request_init(&req, WIRE_REMOVE, ++s->seq);
-		req.index = (uint32_t)s->sent[slot].index;
-		if (wire_send(s->fd, &req, sizeof(req), -1))
-			lose(s);
-		s->sent[slot].ino = 0;
-	}
-	atomic_flag_clear(&busy);
+	if (session_armed())
+		ahead_block(p, len);
 }
 
 const struct blocks_events blocks_events = {
-	.need_arena = session_new_arena,
-	.arena_gone = arena_gone,
+	.arenas_changed = arenas_changed,
+	.fresh_block = fresh_block,
 };
 
 /* ---- arming ---- */
@@ -459,13 +444,9 @@ static void establish(struct session *s, int proof)
  * registered by the time it asks for memory. */
 static void ensure_arena(void)
 {
-	bool any = false;
-
-	blocks_lock();
-	for (unsigned int i = 0; i < arena_slots; i++)
-		any = any || arenas[i].state == ARENA_SHARED;
-	if (!any)
-		session_new_arena(ARENA_GRANULE);
+	if (!blocks_lock_within(LOCK_MS))
+		return;
+	blocks_ensure_arena();
 	blocks_unlock();
 }
 
@@ -481,13 +462,17 @@ static void arm(unsigned int device, int proof)
 		return;
 	if (shim.on && !shim.no_ahead)
 		ensure_arena();
+	ahead_prepare();
 	hand_over_all(s);
 }
 
 /* What other threads made while we were busy. */
 static void send_missed(void)
 {
-	while (atomic_exchange(&missed, false) && !atomic_flag_test_and_set(&busy)) {
+	/* Not for ever: what an answer is needed for may take until it comes. */
+	for (int tries = 0;
+	     tries < 3 && atomic_exchange(&missed, false) && !atomic_flag_test_and_set(&busy);
+	     tries++) {
 		for (unsigned int i = 0; i < SESSIONS_MAX; i++)
 			if (sessions[i].used && usable(&sessions[i]))
 				hand_over_all(&sessions[i]);
@@ -504,11 +489,9 @@ static bool become_busy(void)
 	long long deadline = sys_now_ms() + (long long)config.connect_ms;
 
 	/* A signal handler that opens a file while its thread allocates. */
-	if (blocks_locked_here())
+	if (lock_held_here())
 		return false;
 	while (atomic_flag_test_and_set(&busy)) {
-		if (preparing)
-			deadline = sys_now_ms() + (long long)config.connect_ms;
 		if (sys_now_ms() >= deadline) {
 			stat_add(STAT_DEADLINE, 1);
 			missed = true;

@@ -15,10 +15,12 @@
 
 struct shim shim;
 
-static volatile unsigned char *own_byte; /* NULL until there is an arena */
+static volatile unsigned char *_Atomic own_byte; /* NULL until there is an arena */
 
+/* Several threads may come here first at once. */
 bool shim_mark_owner(void)
 {
+	volatile unsigned char *none = NULL;
 	long map;
 
 	if (own_byte)
@@ -31,8 +33,10 @@ bool shim_mark_owner(void)
 		sys_munmap((void *)map, ARENA_GRANULE);
 		return false;
 	}
-	own_byte = (unsigned char *)map;
-	shim_child_is_owner();
+	*(volatile unsigned char *)map = 1;
+	shim.owner = sys_getpid();
+	if (!atomic_compare_exchange_strong(&own_byte, &none, (volatile unsigned char *)map))
+		sys_munmap((void *)map, ARENA_GRANULE);
 	return true;
 }
 

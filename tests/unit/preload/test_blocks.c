@@ -1,11 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* Random operations on the allocator against a simple model, from several threads. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "preload/blocks.h"
 #include "preload/config.h"
+#include "preload/fork.h"
+#include "preload/lock.h"
+#include "preload/mappings.h"
+#include "preload/memfile.h"
 #include "preload/shim.h"
 #include "preload/stats.h"
 #include "tests/unit/cmocka_all.h"
@@ -23,6 +31,7 @@ struct worker {
 	unsigned int seed;
 	struct slot slots[SLOTS];
 	int errors;
+	int declined;
 };
 
 static size_t random_size(unsigned int *seed)
@@ -64,7 +73,12 @@ static void allocate(struct worker *w, struct slot *s)
 		memset(s->p, 0, s->size);
 	if (!s->p)
 		s->p = block_alloc(s->size, align, zero);
-	if (!s->p || !arena_owns(s->p) || (uintptr_t)s->p % align || block_size(s->p) < s->size ||
+	if (!s->p) { /* the lock was held: libc would have it */
+		w->declined++;
+		usleep(100);
+		return;
+	}
+	if (!arena_owns(s->p) || (uintptr_t)s->p % align || block_size(s->p) < s->size ||
 	    (zero && !all_zero(s->p, s->size))) {
 		w->errors++;
 		s->p = NULL;
@@ -115,7 +129,7 @@ static uint32_t used_granules(void)
 {
 	uint32_t used = 0;
 
-	blocks_lock();
+	assert_true(blocks_lock_within(1000));
 	blocks_drain_cache();
 	blocks_unlock();
 	for (unsigned int i = 0; i < arena_slots; i++)
@@ -137,8 +151,9 @@ static void run_threads(int nr)
 	for (int i = 0; i < nr; i++) {
 		pthread_join(threads[i], NULL);
 		assert_int_equal(workers[i].errors, 0);
+		assert_true(workers[i].declined < (nr > 1 ? STEPS / 2 : 1));
 	}
-	blocks_lock();
+	assert_true(blocks_lock_within(1000));
 	valid = blocks_valid();
 	blocks_unlock();
 	assert_true(valid);
@@ -161,67 +176,263 @@ static void four_threads(void **state)
 static void free_runs_join_whatever_made_them(void **state)
 {
 	bool valid = true;
+	char *b[40];
 
 	(void)state;
 	for (int round = 0; round < 40; round++) {
 		char *a = block_alloc(4096, 4096, false);
-		char *b;
 
 		block_free(a); /* often the last block below the top */
-		b = block_alloc((3UL << 20) + (size_t)round * 4096, 2UL << 20, false);
-		blocks_lock();
+		b[round] = block_alloc((3UL << 20) + (size_t)round * 4096, 2UL << 20, false);
+		assert_true(blocks_lock_within(1000));
 		valid = valid && blocks_valid();
 		blocks_unlock();
 		if (round % 2)
-			block_free(b);
+			block_free(b[round]);
 	}
+	for (int round = 0; round < 40; round += 2)
+		block_free(b[round]);
 	assert_true(valid);
+	assert_int_equal(used_granules(), 0);
 }
 
-static void blocks_never_share_a_page(void **state)
+/* Sectors share pages, what is larger has pages of its own. */
+static void small_blocks_are_slots(void **state)
 {
-	char *a = block_alloc(1, 512, false);
-	char *b = block_alloc(513, 512, false);
+	char *p[9];
 
 	(void)state;
-	assert_true((uintptr_t)a / 4096 != (uintptr_t)b / 4096);
-	block_free(a);
-	block_free(b);
+	for (int i = 0; i < 9; i++) {
+		p[i] = block_alloc(512, 512, false);
+		assert_non_null(p[i]);
+		assert_int_equal((uintptr_t)p[i] % 512, 0);
+		assert_int_equal(block_size(p[i]), 512);
+		memset(p[i], i, 512);
+	}
+	assert_true((uintptr_t)p[0] / 4096 == (uintptr_t)p[7] / 4096);
+	assert_true((uintptr_t)p[0] / 4096 != (uintptr_t)p[8] / 4096);
+	for (int i = 0; i < 9; i++) {
+		assert_int_equal(p[i][0], i);
+		assert_int_equal(p[i][511], i);
+		block_free(p[i]);
+	}
+	p[0] = block_alloc(600, 512, false);
+	assert_int_equal(block_size(p[0]), 1024);
+	p[1] = block_alloc(512, 2048, false);
+	assert_int_equal((uintptr_t)p[1] % 2048, 0);
+	p[2] = block_alloc(2049, 512, false);
+	assert_int_equal(block_size(p[2]), 4096);
+	for (int i = 0; i < 3; i++)
+		block_free(p[i]);
+	assert_int_equal(used_granules(), 0);
 }
 
-static void what_is_no_block_is_ignored(void **state)
+static void expect_abort(void (*wrong)(char *p), size_t size)
 {
-	char *p = block_alloc(3 * 4096, 4096, false);
-	unsigned long long before = stat_get(STAT_BAD_FREE);
+	char *p = block_alloc(size, 512, false);
+	int status;
+	pid_t pid = fork();
 
-	(void)state;
-	block_free(p + 1);
-	block_free(p + 4096);
-	block_free(arena_base + arena_reserved - 4096);
-	assert_int_equal(stat_get(STAT_BAD_FREE), before + 3);
-	assert_int_equal(block_size(p), 3 * 4096);
+	if (pid == 0) {
+		close(2); /* what is said is expected */
+		signal(SIGABRT, SIG_DFL);
+		wrong(p);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGABRT);
 	block_free(p);
-	block_free(p); /* twice */
-	assert_int_equal(stat_get(STAT_BAD_FREE), before + 4);
+}
+
+static void free_twice(char *p)
+{
+	block_free(p);
+	block_free(p);
+}
+
+static void free_cached_twice(char *p)
+{
+	if (!block_free_cached(p))
+		block_free(p);
+	if (!block_free_cached(p))
+		block_free(p);
+}
+
+static void free_inside(char *p)
+{
+	block_free(p + 1);
+}
+
+static void free_second_page(char *p)
+{
+	block_free(p + 4096);
+}
+
+static void free_last_page(char *p)
+{
+	block_free(p + 2 * 4096);
+}
+
+static void free_nowhere(char *p)
+{
+	(void)p;
+	block_free(arena_base + arena_reserved - 4096);
+}
+
+/* As with glibc: it is the program's error, and going on would hide it. */
+static void wrong_frees_abort(void **state)
+{
+	(void)state;
+	expect_abort(free_twice, 3 * 4096UL);
+	expect_abort(free_twice, 512);
+	expect_abort(free_cached_twice, 3 * 4096UL);
+	expect_abort(free_inside, 3 * 4096UL);
+	expect_abort(free_inside, 512);
+	expect_abort(free_second_page, 3 * 4096UL);
+	expect_abort(free_last_page, 3 * 4096UL);
+	expect_abort(free_nowhere, 4096);
 }
 
 static void a_block_is_cached_once(void **state)
 {
 	char *p = block_alloc(4096, 4096, false);
-	unsigned long long before = stat_get(STAT_BAD_FREE);
 
 	(void)state;
 	assert_true(block_free_cached(p));
 	assert_false(block_free_cached(p)); /* twice */
 	assert_false(block_free_cached(p + 1));
-	block_free(p);
-	assert_int_equal(stat_get(STAT_BAD_FREE), before + 1);
 	assert_int_equal(block_size(p), 0);
 	assert_ptr_equal(block_alloc_cached(4096, 4096), p);
 	assert_null(block_alloc_cached(4096, 4096));
 	assert_null(block_alloc_cached(0, 4096));
 	assert_int_equal(block_size(p), 4096);
 	block_free(p);
+}
+
+/* ---- nobody waits for the lock ---- */
+
+static void *hold_the_lock(void *arg)
+{
+	int *turn = arg;
+
+	assert_true(lock_take());
+	assert_int_equal(write(turn[1], "", 1), 1); /* held */
+	assert_int_equal(read(turn[2], turn, 1), 1);
+	lock_drop();
+	return NULL;
+}
+
+/* The holder may be stopped for as long as it likes. */
+static void a_stopped_holder_stops_nobody(void **state)
+{
+	int held[2], go[2], turn[3];
+	char *run = block_alloc(20000, 4096, false);
+	char *slot = block_alloc(512, 512, false);
+	pthread_t holder;
+	char byte;
+
+	(void)state;
+	assert_int_equal(pipe(held), 0);
+	assert_int_equal(pipe(go), 0);
+	turn[0] = 0, turn[1] = held[1], turn[2] = go[0];
+	assert_int_equal(pthread_create(&holder, NULL, hold_the_lock, turn), 0);
+	assert_int_equal(read(held[0], &byte, 1), 1);
+	assert_null(block_alloc(20000, 4096, false));
+	assert_null(block_alloc(512, 512, false));
+	assert_int_equal(block_size(run), 20480);
+	assert_true(block_resize(run, 10000)); /* it stays as long */
+	assert_false(block_resize(run, 100000));
+	block_free(run);
+	block_free(slot);
+	assert_int_equal(block_size(run), 0);
+	assert_int_equal(write(go[1], "", 1), 1);
+	pthread_join(holder, NULL);
+	assert_int_equal(used_granules(), 0); /* what waited is free */
+	for (int i = 0; i < 2; i++) {
+		close(held[i]);
+		close(go[i]);
+	}
+}
+
+static char *in_handler[2];
+
+static void handler(int signal)
+{
+	(void)signal;
+	assert_true(lock_held_here());
+	assert_null(block_alloc(20000, 4096, false));
+	block_free(in_handler[0]);
+	block_free(in_handler[1]);
+}
+
+static void a_handler_that_interrupts_the_holder_gets_along(void **state)
+{
+	(void)state;
+	in_handler[0] = block_alloc(20000, 4096, false);
+	in_handler[1] = block_alloc(512, 512, false);
+	signal(SIGUSR1, handler);
+	assert_true(blocks_lock_within(1000));
+	raise(SIGUSR1);
+	blocks_unlock();
+	signal(SIGUSR1, SIG_DFL);
+	assert_false(lock_held_here());
+	assert_int_equal(used_granules(), 0);
+}
+
+static size_t resident_bytes(void)
+{
+	size_t sum = 0;
+
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (arenas[i].state != ARENA_EMPTY)
+			sum += memfile_resident(&arenas[i].file, 0);
+	return sum;
+}
+
+/* What was needed once is not held for ever. */
+static void freed_memory_goes_back(void **state)
+{
+	char *p[64];
+
+	(void)state;
+	for (int i = 0; i < 64; i++) {
+		p[i] = block_alloc(1UL << 20, 4096, false);
+		assert_non_null(p[i]);
+		memset(p[i], 1, 1UL << 20);
+	}
+	assert_true(resident_bytes() >= 64UL << 20);
+	for (int i = 0; i < 64; i++) /* some arena keeps a block */
+		if (i % 16)
+			block_free(p[i]);
+	assert_true(resident_bytes() <= 16UL << 20);
+	for (int i = 0; i < 64; i += 16) {
+		assert_int_equal(p[i][4096], 1);
+		block_free(p[i]);
+	}
+	assert_int_equal(used_granules(), 0);
+}
+
+/* Thousands of guard pages: each is the kernel's affair, until its block is freed. */
+static void guarded_blocks_are_plain_when_freed(void **state)
+{
+	static char *p[3000];
+
+	(void)state;
+	for (int i = 0; i < 3000; i++) {
+		p[i] = block_alloc(4 * 4096UL, 4096, false);
+		assert_non_null(p[i]);
+		assert_int_equal(mapping_protect(p[i], 4096, PROT_NONE, -1), 0);
+		p[i][4096] = 1;
+	}
+	for (int i = 0; i < 3000; i++) {
+		assert_false(block_free_cached(p[i]));
+		block_free(p[i]);
+	}
+	p[0] = block_alloc(1UL << 20, 4096, false);
+	memset(p[0], 1, 1UL << 20);
+	block_free(p[0]);
+	assert_int_equal(used_granules(), 0);
 }
 
 static void what_does_not_fit_is_left_to_libc(void **state)
@@ -247,12 +458,17 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_thread),
 		cmocka_unit_test(four_threads),
-		cmocka_unit_test(blocks_never_share_a_page),
 		cmocka_unit_test(free_runs_join_whatever_made_them),
-		cmocka_unit_test(what_is_no_block_is_ignored),
+		cmocka_unit_test(small_blocks_are_slots),
+		cmocka_unit_test(wrong_frees_abort),
 		cmocka_unit_test(a_block_is_cached_once),
+		cmocka_unit_test(a_stopped_holder_stops_nobody),
+		cmocka_unit_test(a_handler_that_interrupts_the_holder_gets_along),
+		cmocka_unit_test(freed_memory_goes_back),
+		cmocka_unit_test(guarded_blocks_are_plain_when_freed),
 		cmocka_unit_test(what_does_not_fit_is_left_to_libc),
 	};
 
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
 	return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -242,8 +242,9 @@ static void an_arena_is_there_before_the_first_allocation(void **state)
 static void new_small_arena(void)
 {
 	config.arena_first = ARENA_ALIGN;
-	blocks_lock();
-	assert_non_null(session_new_arena(ARENA_GRANULE));
+	assert_true(blocks_lock_within(1000));
+	assert_non_null(arena_new(ARENA_GRANULE));
+	blocks_news();
 	blocks_unlock();
 }
 

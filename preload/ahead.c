@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/* ahead.c - see ahead.h. */
+#include "ahead.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "arena.h"
+#include "blocks.h"
+#include "lock.h"
+#include "sys.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+#define COLLAPSE_TRIES 3
+#define STEP ARENA_ALIGN /* a huge page */
+#define LOCK_MS 20
+
+static atomic_size_t spent; /* of AHEAD_BYTES */
+
+/* Runs that are used, or soon will be, and as many as fit in here. */
+struct pieces {
+	struct {
+		char *at;
+		size_t len;
+	} list[256];
+	unsigned int nr;
+};
+
+static void note_piece(char *at, size_t len, void *arg)
+{
+	struct pieces *p = arg;
+
+	if (p->nr && p->list[p->nr - 1].at + p->list[p->nr - 1].len == at) {
+		p->list[p->nr - 1].len += len;
+		return;
+	}
+	if (p->nr == sizeof(p->list) / sizeof(p->list[0]))
+		return;
+	p->list[p->nr].at = at;
+	p->list[p->nr++].len = len;
+}
+
+/* What the next blocks will be made of: the room above all that was ever used. */
+static void note_next(struct arena *a, struct pieces *p)
+{
+	size_t high = a->high * ARENA_GRANULE;
+	size_t to = (high + AHEAD_BYTES / 2 + STEP - 1) & ~(STEP - 1);
+
+	if (a->ahead || atomic_load(&spent) + (to - high) > AHEAD_BYTES)
+		return;
+	a->ahead = true;
+	atomic_fetch_add(&spent, to - high);
+	note_piece(a->base + high, (to < a->len ? to : a->len) - high, p);
+}
+
+static bool note_arena(unsigned int slot, struct pieces *p)
+{
+	struct arena *a = &arenas[slot];
+
+	p->nr = 0;
+	if (!blocks_lock_within(LOCK_MS))
+		return false;
+	if (a->state == ARENA_SHARED && a->granules) {
+		blocks_for_each_used(a, note_piece, p);
+		note_next(a, p);
+	}
+	blocks_unlock();
+	return true;
+}
+
+static void populate(const struct pieces *p, long long deadline)
+{
+	for (unsigned int i = 0; i < p->nr; i++)
+		for (size_t done = 0; done < p->list[i].len; done += STEP) {
+			size_t left = p->list[i].len - done;
+
+			if (sys_now_ms() >= deadline)
+				return;
+			sys_madvise(p->list[i].at + done, left < STEP ? left : STEP,
+				    MADV_POPULATE_WRITE);
+		}
+}
+
+/* ---- huge pages ---- */
+
+static bool all_resident(char *at)
+{
+	unsigned char vec[STEP / ARENA_GRANULE];
+
+	if (sys_call(SYS_mincore, (long)at, STEP, (long)vec, 0, 0, 0) < 0)
+		return false;
+	for (size_t i = 0; i < sizeof(vec); i++)
+		if (!(vec[i] & 1))
+			return false;
+	return true;
+}
+
+/* Whatever the kernel says to it: huge pages are a gain, not a condition. */
+static bool collapse_step(char *at)
+{
+	int ret = 0;
+
+	for (int i = 0; i < COLLAPSE_TRIES; i++) {
+		ret = sys_madvise(at, STEP, MADV_COLLAPSE);
+		if (ret != -EAGAIN)
+			break;
+	}
+	return ret != -EINVAL; /* else this kernel cannot */
+}
+
+/*
+ * Through a mapping of our own, which lies as huge pages do.  Memory that the kernel has
+ * pinned it leaves as it is.
+ */
+static void collapse(const struct arena_view *v, int fd, long long deadline)
+{
+	uint64_t skip = (0 - v->offset) & (STEP - 1);
+	size_t len = v->len > skip ? (v->len - skip) & ~(STEP - 1) : 0;
+	long map;
+	char *at;
+
+	if (!len)
+		return;
+	map = sys_mmap(NULL, len + STEP, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		       0);
+	if (sys_is_error(map))
+		return;
+	at = (char *)(((size_t)map + STEP - 1) & ~(STEP - 1));
+	if (!sys_is_error(sys_mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+				   (off_t)(v->offset + skip))))
+		for (size_t done = 0; done < len && sys_now_ms() < deadline; done += STEP)
+			if (all_resident(at + done) && !collapse_step(at + done))
+				break;
+	sys_munmap((void *)map, len + STEP);
+}
+
+static void collapse_slot(unsigned int slot, long long deadline)
+{
+	struct arena_view v;
+	int fd = -1;
+
+	if (!blocks_lock_within(LOCK_MS))
+		return;
+	arena_view(slot, &v);
+	if (v.id && !v.huge && v.len >= STEP)
+		fd = memfile_duplicate(&v.file);
+	blocks_unlock();
+	if (fd < 0)
+		return;
+	collapse(&v, fd, deadline);
+	sys_close(fd);
+}
+
+void ahead_prepare(void)
+{
+	long long deadline = sys_now_ms() + AHEAD_OPEN_MS;
+
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		struct pieces p;
+
+		if (note_arena(i, &p))
+			populate(&p, deadline);
+		collapse_slot(i, deadline);
+	}
+}
+
+void ahead_block(void *p, size_t len)
+{
+	sys_madvise(p, len < AHEAD_BLOCK ? len : AHEAD_BLOCK, MADV_POPULATE_WRITE);
+}

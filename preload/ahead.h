@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ahead.h - memory that is there before the first request uses it.
+ *
+ * A server registers what exists.  Blocks were asked for because I/O is to be done in
+ * them: so they are populated while there is a session, and what is going to be the
+ * next blocks, a little; mappings never are, because programs map more than they use.
+ * What is wholly there is made of huge pages, which are served much faster.
+ *
+ * Nobody waits long for it: it goes on for a bounded time, or for a bounded size, and
+ * what is left comes about when the program touches it.  No lock is held.
+ */
+#ifndef UBLKZC_PRELOAD_AHEAD_H
+#define UBLKZC_PRELOAD_AHEAD_H
+
+#include <stddef.h>
+
+#define AHEAD_OPEN_MS 60	  /* an open that arms does so much work, at most */
+#define AHEAD_BYTES (4UL << 20)	  /* of a process's next blocks, in all */
+#define AHEAD_BLOCK (256UL << 10) /* of a block that is handed out */
+
+/* A session has come about: see to all there is. */
+void ahead_prepare(void);
+
+/* A block that was never used is handed out. */
+void ahead_block(void *p, size_t len);
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* fork_steps.h - the two ways to repair a fork; fork.c chooses, fork.h explains. */
+#ifndef UBLKZC_PRELOAD_FORK_STEPS_H
+#define UBLKZC_PRELOAD_FORK_STEPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Bytes that exist and that parent and child would share, though they must not. */
+size_t fork_live_bytes(void);
+
+/*
+ * In the parent, before the fork, with the lock held: everything is copy-on-write from
+ * here on.  False: at least a part is not, and has to be copied.
+ */
+bool fork_make_private(void);
+
+/* Give back what nobody can see any more, once children are gone.  Lock held. */
+void fork_tidy_private(void);
+
+/*
+ * In the child: private memory with the same content in the place of all that is
+ * shared.  @whole: the bookkeeping of the arenas can be trusted, so what is free need
+ * not be copied.
+ */
+void fork_copy(bool whole);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * regions.h - captured mappings: ranges of one sparse memfd.
+ *
+ * There is one memfd for ordinary pages and one for each size of huge ones.  A
+ * region keeps its range until nothing of it is mapped any more; then the range's
+ * memory is given back.
+ */
+#ifndef UBLKZC_PRELOAD_REGIONS_H
+#define UBLKZC_PRELOAD_REGIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "arena.h"
+
+/* What a program asks of mmap; @flags with MAP_PRIVATE|MAP_ANONYMOUS. */
+struct region_wish {
+	void *addr;
+	size_t len; /* bytes, whole pages (huge ones with MAP_HUGETLB) */
+	int prot;
+	int flags;
+};
+
+/* Does the range meet a region, or blocks?  No lock; exact for memory that the
+ * caller may rightly name. */
+bool regions_touch(const void *addr, size_t len);
+
+/* A new region mapped as wished; NULL when that cannot be had.  Lock held. */
+struct arena *region_new(const struct region_wish *wish);
+
+/* Something of the range was unmapped or replaced.  Regions of which nothing is left are
+ * given up when that is worth looking, and the lock can be had. */
+void regions_gone(const void *addr, size_t len);
+
+/* A piece lies elsewhere now.  Lock held. */
+void regions_moved(const void *from, void *to, size_t len);
+
+/* What regions_gone() left for later.  Lock held. */
+void regions_tidy(void);
+
+/* The same now, whether it is worth it or not.  Lock held. */
+void regions_look(void);
+
+/* In a child: all of them are its own private memory by now. */
+void regions_forget(void);
+
+bool regions_file_is_ours(dev_t dev, ino_t ino);
+
+#endif
