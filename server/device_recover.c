@@ -158,8 +158,10 @@ static int inherit_later(struct heir *h, const struct vault_record *r, int fd)
 		return inherit_use(d, r);
 	if (!ret && fd >= 0 && r->kind == VAULT_BUFFER)
 		ret = buffers_restore(&d->buffers, r, fd);
-	else if (!ret && fd >= 0)
-		return listener_restore(&d->listener, r, fd);
+	else if (!ret && fd >= 0) {
+		listener_restore(&d->listener, r, fd);
+		return 0;
+	}
 	if (fd >= 0)
 		close(fd);
 	return ret;
@@ -222,7 +224,7 @@ int device_inherit(struct device *d)
 
 static bool known(const struct vault_record *r)
 {
-	return r->kind >= VAULT_STATE && r->kind <= VAULT_LOCK;
+	return r->kind >= VAULT_STATE && r->kind < VAULT_KINDS;
 }
 
 /* Descriptors are closed as they come: the keeper has them. */

@@ -73,9 +73,10 @@ void listener_run(struct listener *l);
 
 /*
  * What a predecessor left: its clients and attached processes, by their
- * records.  @fd is the listener's afterwards, also on errors.
+ * records.  @fd is the listener's afterwards.  Who cannot be taken over is hung up on, and
+ * copied.
  */
-int listener_restore(struct listener *l, const struct vault_record *r, int fd);
+void listener_restore(struct listener *l, const struct vault_record *r, int fd);
 
 /* The client with that id in the vault; NULL: it is gone. */
 struct client *listener_find(const struct listener *l, uint64_t id);

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "closer.h"
+#include "common/log.h"
 #include "listener_internal.h"
 
 void listener_note(struct listener *l, struct client *c, int fd)
@@ -52,7 +54,7 @@ static int restore_client(struct listener *l, const struct vault_record *r, int 
 	struct client *c = listener_new_client(l, fd, &cred);
 
 	if (!c) {
-		close(fd);
+		closer_hang_up(r->client.uid, fd);
 		return -ENOMEM;
 	}
 	c->id = r->id;
@@ -68,11 +70,17 @@ static int restore_client(struct listener *l, const struct vault_record *r, int 
 	return 0;
 }
 
-int listener_restore(struct listener *l, const struct vault_record *r, int fd)
+void listener_restore(struct listener *l, const struct vault_record *r, int fd)
 {
-	if (r->kind == VAULT_CLIENT)
-		return restore_client(l, r, fd);
-	return attach_restore(&l->attachments, r, fd);
+	pid_t pid = r->kind == VAULT_CLIENT ? r->client.pid : r->attached.pid;
+	int ret = r->kind == VAULT_CLIENT ? restore_client(l, r, fd)
+					  : attach_restore(&l->attachments, r, fd);
+
+	if (!ret)
+		return;
+	/* Better without this one than no server. */
+	log_error(ret, "process %d cannot be taken over: it is copied from now on", (int)pid);
+	vault_drop(l->vault, r->id);
 }
 
 void listener_restore_use(struct client *c, uint64_t len)

@@ -34,6 +34,7 @@ enum vault_kind {
 	VAULT_BUFFER,	     /* the memory */
 	VAULT_USE,	     /* none */
 	VAULT_LOCK,	     /* the device's lock: lock.h */
+	VAULT_KINDS,	     /* one more than the last */
 };
 
 /* What the driver was last known to do with a buffer. */

@@ -121,6 +121,8 @@ static void hears_nothing(int fd)
 	assert_int_equal(errno, EAGAIN);
 }
 
+static unsigned int successors_limit = 9; /* --max-clients */
+
 /* What the keeper was told so far becomes a successor's, as the keeper would send it. */
 static void succeed(void)
 {
@@ -144,11 +146,11 @@ static void succeed(void)
 			fds[i] = fd;
 	}
 	after = a_listener();
-	after.socket = -1;
+	after.limits.max_clients = successors_limit;
 	assert_int_equal(listener_open(&after, dir, NULL), 0);
 	for (unsigned int i = 0; i < nr; i++) {
 		if (records[i].kind == VAULT_CLIENT)
-			assert_int_equal(listener_restore(&after, &records[i], fds[i]), 0);
+			listener_restore(&after, &records[i], fds[i]);
 		else
 			close(fds[i]);
 	}
@@ -198,6 +200,36 @@ static void a_client_after_hello_need_not_say_it_again(void **state)
 	assert_int_equal(hear(fd).status, 0);
 	listener_close(&after);
 	close(fd);
+}
+
+/* One that cannot be taken over costs nobody else the device. */
+static void who_cannot_be_taken_over_is_hung_up_on(void **state)
+{
+	int one = dial();
+	int two = dial();
+	struct vault_message m;
+	char byte;
+	int fd;
+
+	(void)state;
+	say(&before, one, WIRE_HELLO, 1);
+	say(&before, two, WIRE_HELLO, 1);
+	assert_int_equal(hear(one).status, 0);
+	assert_int_equal(hear(two).status, 0);
+	successors_limit = 1;
+	succeed();
+	successors_limit = 9;
+	assert_int_equal(after.nr_clients, 1);
+	say(&after, one, WIRE_PING, 2);
+	assert_int_equal(hear(one).status, 0);
+	assert_int_equal(recv(two, &byte, 1, 0), 0);
+	/* Nor does it cost the next successor anything: the keeper forgets it. */
+	assert_int_equal(vault_receive(keeper, &m, &fd), 1);
+	while (m.op != VAULT_DROP)
+		assert_int_equal(vault_receive(keeper, &m, &fd), 1);
+	listener_close(&after);
+	close(one);
+	close(two);
 }
 
 static void who_asked_for_an_upgrade_is_answered_by_the_successor(void **state)
@@ -267,6 +299,7 @@ int main(void)
 		T(a_client_before_hello_is_the_successors),
 		T(one_that_never_said_it_must_say_it_still),
 		T(a_client_after_hello_need_not_say_it_again),
+		T(who_cannot_be_taken_over_is_hung_up_on),
 		T(who_asked_for_an_upgrade_is_answered_by_the_successor),
 		T(an_upgrade_that_cannot_be_is_refused_at_once),
 		T(root_alone_stops_and_upgrades),

@@ -10,16 +10,14 @@ install_program() { # FILE: as a package manager does
     cp "$1" "$installed.new"
     mv "$installed.new" "$installed"
 }
-real=$UBLKZC
-install_program "$real"
-UBLKZC=$installed
+install_program "$UBLKZC"
 
-upgrade() { "$real" upgrade -n "$ID"; }
+upgrade() { "$UBLKZC" upgrade -n "$ID"; }
 something_is_zero_copy() { [ "$(byte_counts | cut -d' ' -f1)" -gt 1000000 ]; }
 
 # ---- again and again, under fio that verifies, and clients that add and remove buffers ----
 
-start_file 128M -q 2
+UBLKZC=$installed start_file 128M -q 2
 LD_PRELOAD=$SHIM fio --filename="$DEVICE" --direct=1 --rw=randrw --rwmixread=40 \
     --bsrange=4k-1m --ioengine=libaio --iodepth=32 --verify=crc32c --verify_backlog=64 \
     --verify_fatal=1 --verify_dump=0 --size=24m --time_based --runtime=3000 \
@@ -59,7 +57,7 @@ wait_for none_pinned
 # ---- programs that do not work ----
 
 # What starts here can be told to die at a moment, and so can its successors.
-UBLKZC_FAULT=serving:$SCRATCH/fault start_file 64M
+UBLKZC=$installed UBLKZC_FAULT=serving:$SCRATCH/fault start_file 64M
 dd if=/dev/urandom of="$SCRATCH/data" bs=1M count=8 status=none
 dd if="$SCRATCH/data" of="$DEVICE" bs=1M oflag=direct status=none
 serves() { cmp -n 8388608 "$SCRATCH/data" "$DEVICE" || fail "$1: the device does not serve"; }
@@ -109,7 +107,7 @@ comes_back "after a second"
 wait $!
 
 # And the installed program is used when it works.
-install_program "$real"
+install_program "$UBLKZC"
 before=$(recoveries)
 upgrade || fail "an upgrade after all that: $(cat "/run/ublkzc/ublkb$ID.log")"
 recovered "$before" || fail "no other server"
@@ -117,9 +115,9 @@ serves "after an upgrade after all that"
 [ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"
 
 # Nobody but root, and nobody without a keeper.
-setpriv --reuid=65534 --clear-groups "$real" upgrade -n "$ID" 2>"$SCRATCH/err" && fail "nobody may upgrade"
+setpriv --reuid=65534 --clear-groups "$UBLKZC" upgrade -n "$ID" 2>"$SCRATCH/err" && fail "nobody may upgrade"
 grep -q "only root" "$SCRATCH/err" || fail "nobody was told: $(cat "$SCRATCH/err")"
-setpriv --reuid=65534 --clear-groups "$real" del -n "$ID" 2>/dev/null && fail "nobody may remove a device"
-start -t null --recovery none
+setpriv --reuid=65534 --clear-groups "$UBLKZC" del -n "$ID" 2>/dev/null && fail "nobody may remove a device"
+UBLKZC=$installed start -t null --recovery none
 upgrade 2>"$SCRATCH/err" && fail "an upgrade without a keeper"
 grep -q "no keeper" "$SCRATCH/err" || fail "without a keeper: $(cat "$SCRATCH/err")"
