@@ -9,6 +9,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "admin.h"
@@ -26,12 +27,16 @@ static const char usage_text[] =
 	"Try the installed program; if it works, the server hands over to it. If not, or if\n"
 	"it dies in its first seconds, the server that was there goes on.\n";
 
+/* The reason says it all, but for a program that cannot be executed. */
 static int explain(unsigned int device, const struct wire_reply *reply)
 {
-	log_error(reply->status,
-		  "/dev/ublkb%u goes on with the program it had: %s; " STATE_DIR
-		  "/ublkb%u.log may say more",
-		  device, wire_reason_text(reply->reason), device);
+	bool missing = reply->reason == WIRE_PROGRAM_MISSING;
+
+	log_line(LOG_ERROR,
+		 "/dev/ublkb%u goes on with the program it had: %s%s%s; " STATE_DIR
+		 "/ublkb%u.log may say more",
+		 device, wire_reason_text(reply->reason), missing ? ": " : "",
+		 missing ? strerror(-reply->status) : "", device);
 	return EXIT_FAILURE;
 }
 
