@@ -172,7 +172,7 @@ static_assert(sizeof(struct uapi_shmem_buf_reg) == 24, "ABI");
 #define UAPI_F_SHMEM_SEGS (1ULL << 61)
 #define UAPI_CMD_LIST_BUFS UAPI_CTRL_WR(0xe0) /* data[0]: first index; result: how many */
 
-#define UAPI_SHMEM_BUF_DYING (1U << 31) /* an UNREG_BUF of it did not end */
+#define UAPI_SHMEM_BUF_DYING (1U << 31) /* being unregistered: goes with its last request */
 struct uapi_shmem_buf_info {
 	uint64_t len; /* bytes */
 	uint32_t index;

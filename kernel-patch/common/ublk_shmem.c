@@ -4,26 +4,19 @@
  *
  * A server pins memory of its own with a device, so that requests in that
  * memory can be served in place. Nothing is frozen meanwhile: a buffer becomes
- * visible as a whole by reviving its reference, and unregistering waits,
- * killably, for the requests in that buffer alone.
+ * visible as a whole, and unregistering waits, killably, for the requests in
+ * that buffer alone.
  */
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/user.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 #include "ublk_shmem_priv.h"
 
 /* pages pinned by one call, bounds the time without a reschedule */
 #define UBLK_SHMEM_PIN_BATCH	512
-
-static void ublk_shmem_ref_release(struct percpu_ref *ref)
-{
-	struct ublk_shmem_buf *buf = container_of(ref, struct ublk_shmem_buf,
-						  ref);
-
-	complete_all(&buf->drained);
-}
 
 /*
  * Pages pinned for an unprivileged device count against the limit of the user
@@ -57,39 +50,79 @@ static void ublk_shmem_uncharge(struct user_struct *user,
 	free_uid(user);
 }
 
-/*
- * Not in any block any more and no reference left, and a grace period after
- * that, for lookups which still hold a pointer to a run.
- */
-static void ublk_shmem_free(struct ublk_shmem_buf *buf)
+static void ublk_shmem_put_buf(struct ublk_shmem_buf *buf)
+{
+	if (refcount_dec_and_test(&buf->users))
+		kvfree(buf);
+}
+
+/* Of a buffer that nothing finds any more and no request refers to. */
+static void ublk_shmem_unpin(struct ublk_shmem_buf *buf)
 {
 	unsigned int i;
 
 	for (i = 0; i < buf->nr_runs; i++) {
+		/* who wrote to it did so by a mapping or a pin of their own */
 		unpin_user_page_range_dirty_lock(pfn_to_page(buf->runs[i].pfn),
-						 buf->runs[i].nr_pages,
-						 !buf->read_only);
+						 buf->runs[i].nr_pages, false);
 		cond_resched();
 	}
 	ublk_shmem_uncharge(buf->charged, buf->nr_pages);
 	percpu_ref_exit(&buf->ref);
-	kvfree(buf);
 }
 
-static struct ublk_shmem_buf *ublk_shmem_alloc(unsigned int nr_runs)
+/*
+ * The last request is done with a buffer that is being unregistered. It has
+ * not been found for a grace period, as killing its reference waits for one.
+ */
+static void ublk_shmem_drained(struct percpu_ref *ref)
+{
+	struct ublk_shmem_buf *buf = container_of(ref, struct ublk_shmem_buf,
+						  ref);
+	struct ublk_shmem *shmem = buf->shmem;
+
+	if (llist_add(&buf->drained, &shmem->drained))
+		queue_work(system_unbound_wq, &shmem->reap_work);
+}
+
+static void ublk_shmem_reap(struct work_struct *work)
+{
+	struct ublk_shmem *shmem = container_of(work, struct ublk_shmem,
+						reap_work);
+	struct llist_node *drained = llist_del_all(&shmem->drained);
+	struct ublk_shmem_buf *buf, *next;
+
+	llist_for_each_entry_safe(buf, next, drained, drained) {
+		ublk_shmem_unpin(buf);
+		mutex_lock(&shmem->mutex);
+		xa_erase(&shmem->bufs, buf->index);
+		mutex_unlock(&shmem->mutex);
+		complete_all(&buf->gone);
+		ublk_shmem_put_buf(buf);
+	}
+}
+
+static struct ublk_shmem_buf *ublk_shmem_alloc(struct ublk_shmem *shmem,
+					       unsigned int nr_runs)
 {
 	struct ublk_shmem_buf *buf;
+	size_t size = struct_size(buf, runs, nr_runs);
 
-	buf = kvzalloc(struct_size(buf, runs, nr_runs), GFP_KERNEL_ACCOUNT);
+	/* kmalloc() would round up to the next power of two */
+	buf = size > PAGE_SIZE ? __vmalloc(size, GFP_KERNEL_ACCOUNT) :
+		kmalloc(size, GFP_KERNEL_ACCOUNT);
 	if (!buf)
 		return NULL;
-	if (percpu_ref_init(&buf->ref, ublk_shmem_ref_release,
-			    PERCPU_REF_INIT_DEAD, GFP_KERNEL)) {
+	memset(buf, 0, sizeof(*buf));
+	if (percpu_ref_init(&buf->ref, ublk_shmem_drained, 0,
+			    GFP_KERNEL_ACCOUNT)) {
 		kvfree(buf);
 		return NULL;
 	}
+	buf->shmem = shmem;
 	buf->nr_runs = nr_runs;
-	init_completion(&buf->drained);
+	init_completion(&buf->gone);
+	refcount_set(&buf->users, 1);
 	return buf;
 }
 
@@ -153,7 +186,6 @@ static void ublk_shmem_fill_runs(struct ublk_shmem_buf *buf,
 		if (i)
 			run++;
 		*run = (struct ublk_shmem_run) {
-			.buf = buf,
 			.pfn = page_to_pfn(pages[i]),
 			.first_page = i,
 			.nr_pages = 1,
@@ -163,7 +195,8 @@ static void ublk_shmem_fill_runs(struct ublk_shmem_buf *buf,
 }
 
 /* The pages are the buffer's afterwards; on failure they are unpinned. */
-static struct ublk_shmem_buf *ublk_shmem_build(const struct ublk_shmem_buf_reg *reg)
+static struct ublk_shmem_buf *
+ublk_shmem_build(struct ublk_shmem *shmem, const struct ublk_shmem_buf_reg *reg)
 {
 	unsigned long nr_pages = reg->len >> PAGE_SHIFT;
 	struct ublk_shmem_buf *buf;
@@ -178,7 +211,7 @@ static struct ublk_shmem_buf *ublk_shmem_build(const struct ublk_shmem_buf_reg *
 		kvfree(pages);
 		return ERR_PTR(ret);
 	}
-	buf = ublk_shmem_alloc(ublk_shmem_count_runs(pages, nr_pages));
+	buf = ublk_shmem_alloc(shmem, ublk_shmem_count_runs(pages, nr_pages));
 	if (buf) {
 		ublk_shmem_fill_runs(buf, pages, nr_pages);
 		buf->read_only = reg->flags & UBLK_SHMEM_BUF_READ_ONLY;
@@ -187,6 +220,25 @@ static struct ublk_shmem_buf *ublk_shmem_build(const struct ublk_shmem_buf_reg *
 	}
 	kvfree(pages);
 	return buf ?: ERR_PTR(-ENOMEM);
+}
+
+/* Returns the index. */
+static int ublk_shmem_publish(struct ublk_shmem *shmem,
+			      struct ublk_shmem_buf *buf)
+{
+	u32 *order = ublk_shmem_sort(buf);
+	int ret;
+
+	if (!order)
+		return -ENOMEM;
+	ret = mutex_lock_killable(&shmem->mutex);
+	if (!ret) {
+		/* once the mutex is released somebody may unregister it */
+		ret = ublk_shmem_insert(shmem, buf, order) ?: buf->index;
+		mutex_unlock(&shmem->mutex);
+	}
+	kvfree(order);
+	return ret;
 }
 
 int ublk_shmem_reg_buf(struct ublk_shmem *shmem,
@@ -213,28 +265,29 @@ int ublk_shmem_reg_buf(struct ublk_shmem *shmem,
 	user = ublk_shmem_charge(shmem, reg.len >> PAGE_SHIFT);
 	if (IS_ERR(user))
 		return PTR_ERR(user);
-	buf = ublk_shmem_build(&reg);
+	buf = ublk_shmem_build(shmem, &reg);
 	if (IS_ERR(buf)) {
 		ublk_shmem_uncharge(user, reg.len >> PAGE_SHIFT);
 		return PTR_ERR(buf);
 	}
 	buf->charged = user;
 
-	ret = mutex_lock_killable(&shmem->mutex);
-	if (!ret) {
-		ret = ublk_shmem_insert(shmem, buf);
-		mutex_unlock(&shmem->mutex);
-	}
+	ret = ublk_shmem_publish(shmem, buf);
 	if (ret < 0) {
-		synchronize_rcu();
-		ublk_shmem_free(buf);
+		ublk_shmem_unpin(buf);
+		ublk_shmem_put_buf(buf);
 	}
 	return ret;
 }
 
-/* No request can match from here on; those that did keep their reference. */
-static void ublk_shmem_kill(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf)
+/*
+ * No request can match from here on; those that did keep their reference, and
+ * with the last one the buffer goes by itself.
+ */
+static void ublk_shmem_kill(struct ublk_shmem *shmem,
+			    struct ublk_shmem_buf *buf)
 {
+	lockdep_assert_held(&shmem->mutex);
 	if (buf->dying)
 		return;
 	buf->dying = true;
@@ -244,17 +297,14 @@ static void ublk_shmem_kill(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf
 
 /*
  * Waits for the requests in this buffer and no others. The wait ends early
- * when the caller is killed, who may be the one that those requests wait for;
- * the buffer then goes with the next UNREG_BUF of its index, or with the
- * device. Its index is taken until then. Of several that wait, one is told
- * that it has unregistered the buffer, and the last one to leave frees it.
+ * when the caller is killed, who may be the one that those requests wait for.
+ * Of several that wait, one is told that it has unregistered the buffer.
  */
 int ublk_shmem_unreg_buf(struct ublk_shmem *shmem,
 			 const struct ublksrv_ctrl_cmd *cmd)
 {
 	struct ublk_shmem_buf *buf;
 	u64 index = cmd->data[0];
-	bool is_last;
 	int ret;
 
 	if (!(shmem->flags & UBLK_F_SHMEM_ZC))
@@ -266,33 +316,20 @@ int ublk_shmem_unreg_buf(struct ublk_shmem *shmem,
 	if (ret)
 		return ret;
 	buf = xa_load(&shmem->bufs, index);
-	if (!buf) {
-		mutex_unlock(&shmem->mutex);
+	if (buf) {
+		refcount_inc(&buf->users);
+		ublk_shmem_kill(shmem, buf);
+	}
+	mutex_unlock(&shmem->mutex);
+	if (!buf)
 		return -ENOENT;
-	}
-	buf->nr_waiting++;
-	ublk_shmem_kill(shmem, buf);
-	mutex_unlock(&shmem->mutex);
 
-	ret = wait_for_completion_state(&buf->drained,
-					TASK_KILLABLE | TASK_FREEZABLE);
-
-	mutex_lock(&shmem->mutex);
-	if (ret) {
-		/* not -ERESTARTSYS: nobody restarts a command of io_uring */
+	/* not -ERESTARTSYS: nobody restarts a command of io_uring */
+	if (wait_for_completion_state(&buf->gone, TASK_KILLABLE | TASK_FREEZABLE))
 		ret = -EINTR;
-	} else if (buf->unregistered) {
+	else if (atomic_inc_return(&buf->nr_told) > 1)
 		ret = -ENOENT;
-	} else {
-		buf->unregistered = true;
-		xa_erase(&shmem->bufs, index);
-	}
-	is_last = !--buf->nr_waiting && buf->unregistered;
-	mutex_unlock(&shmem->mutex);
-	if (is_last) {
-		synchronize_rcu();
-		ublk_shmem_free(buf);
-	}
+	ublk_shmem_put_buf(buf);
 	return ret;
 }
 
@@ -376,10 +413,34 @@ int ublk_shmem_init(struct ublk_shmem *shmem,
 	if (ret)
 		return ret;
 	shmem->flags = info->flags;
+	shmem->depth = info->queue_depth;
+	if (ublk_shmem_lists_segs(shmem)) {
+		shmem->also_held = kvcalloc(info->nr_hw_queues * shmem->depth,
+					    sizeof(*shmem->also_held),
+					    GFP_KERNEL_ACCOUNT);
+		if (!shmem->also_held)
+			return -ENOMEM;
+	}
 	mutex_init(&shmem->mutex);
-	xa_init_flags(&shmem->bufs, XA_FLAGS_ALLOC);
-	xa_init(&shmem->blocks);
+	xa_init_flags(&shmem->bufs, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
+	xa_init_flags(&shmem->blocks, XA_FLAGS_ACCOUNT);
+	init_llist_head(&shmem->drained);
+	INIT_WORK(&shmem->reap_work, ublk_shmem_reap);
 	return 0;
+}
+
+/* The first that there is; what is found has to be put. */
+static struct ublk_shmem_buf *ublk_shmem_get_any(struct ublk_shmem *shmem)
+{
+	struct ublk_shmem_buf *buf;
+	unsigned long index = 0;
+
+	mutex_lock(&shmem->mutex);
+	buf = xa_find(&shmem->bufs, &index, ULONG_MAX, XA_PRESENT);
+	if (buf)
+		refcount_inc(&buf->users);
+	mutex_unlock(&shmem->mutex);
+	return buf;
 }
 
 void ublk_shmem_exit(struct ublk_shmem *shmem)
@@ -387,16 +448,21 @@ void ublk_shmem_exit(struct ublk_shmem *shmem)
 	struct ublk_shmem_buf *buf;
 	unsigned long index;
 
+	mutex_lock(&shmem->mutex);
 	xa_for_each(&shmem->bufs, index, buf)
 		ublk_shmem_kill(shmem, buf);
-	if (!xa_empty(&shmem->bufs))
+	mutex_unlock(&shmem->mutex);
+	while ((buf = ublk_shmem_get_any(shmem))) {
+		wait_for_completion(&buf->gone);
+		ublk_shmem_put_buf(buf);
+	}
+	if (shmem->flags & UBLK_F_SHMEM_ZC) {
+		/* the last ublk_shmem_drained() and the last reaping */
 		synchronize_rcu();
-	xa_for_each(&shmem->bufs, index, buf) {
-		wait_for_completion(&buf->drained);
-		xa_erase(&shmem->bufs, index);
-		ublk_shmem_free(buf);
+		flush_work(&shmem->reap_work);
 	}
 	xa_destroy(&shmem->blocks);
 	xa_destroy(&shmem->bufs);
 	mutex_destroy(&shmem->mutex);
+	kvfree(shmem->also_held);
 }

@@ -7,7 +7,9 @@
 #define UBLK_SHMEM_H
 
 #include <linux/blk-mq.h>
+#include <linux/llist.h>
 #include <linux/mutex.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 #include <uapi/linux/ublk_cmd.h>
 #include "ublkzc_cmd.h"
@@ -17,7 +19,11 @@
 	(UBLK_F_SHMEM_ZC | UBLKZC_F_SHMEM_LIST | UBLKZC_F_SHMEM_SEGS)
 
 struct ublk_shmem_buf;
-struct ublk_shmem_held;
+
+/* Indexes of buffers that a scattered request holds besides its first. */
+struct ublk_shmem_also_held {
+	u16			indexes[UBLKZC_SHMEM_SEGS_MAX - 1];
+};
 
 /* The registered buffers of a device, in struct ublk_device. */
 struct ublk_shmem {
@@ -31,12 +37,20 @@ struct ublk_shmem {
 	struct mutex		mutex;
 	struct xarray		bufs;		/* by index */
 	struct xarray		blocks;		/* by page frame number >> shift */
+
+	/* buffers whose last request is done, until they are unpinned */
+	struct llist_head	drained;
+	struct work_struct	reap_work;
+
+	/* for each tag of each queue, when scattered requests are listed */
+	struct ublk_shmem_also_held *also_held;
+	unsigned int		depth;		/* of a queue */
 };
 
 /* What one request holds, zeroed once; whoever owns the request owns it. */
 struct ublk_shmem_hold {
-	struct ublk_shmem_buf	*buf;	/* the one that the request is in */
-	struct ublk_shmem_held	*held;	/* those that it is scattered over */
+	struct ublk_shmem_buf	*buf;		/* the first, or NULL */
+	unsigned int		nr_also;	/* more of them */
 };
 
 /*

@@ -1,25 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Is a request in registered memory, and where?
+ *
+ * Its data is looked up once, from the beginning to the end, and cut into
+ * segments: pieces that are in one buffer, in the buffer's order. One segment
+ * is what the io descriptor has room for. More of them are written to the
+ * server's list as they are found.
  */
 #include <linux/uaccess.h>
 #include "ublk_shmem_priv.h"
 
-/*
- * State of one lookup: the run found last, and where the data must go on to
- * belong to the same segment.
- */
 struct ublk_shmem_match {
 	struct ublk_shmem	*shmem;
-	struct ublk_shmem_run	*run;
-	struct ublk_shmem_buf	*buf;	/* of the last segment */
-	u64			start;	/* of the first, in its buffer */
-	u64			next;
-	unsigned int		nr_segs;
+	struct ublk_shmem_hold	*hold;
+	const struct request	*req;
+	u64			list_addr;
 	unsigned int		max_segs;
-	bool			reads;	/* data is written to the buffers */
-	struct ublkzc_shmem_seg	*segs;	/* max_segs, or NULL: only count */
-	struct ublk_shmem_held	*held;	/* with segs */
+
+	/* what was found last, and where the data must go on to belong to it */
+	struct ublk_shmem_buf	*buf;
+	const struct ublk_shmem_run *run;
+	u64			next;
+
+	unsigned int		nr_segs;
+	struct ublkzc_shmem_seg	seg;	/* the last */
 };
 
 static inline bool ublk_shmem_can_match(const struct request *req)
@@ -32,58 +36,103 @@ static inline bool ublk_shmem_can_match(const struct request *req)
  * Most requests stay in the run that their first page is in, or go on in the
  * buffer's next one: there is one search however scattered the pages are.
  */
-static struct ublk_shmem_run *ublk_shmem_find_run(struct ublk_shmem_match *m,
-						  unsigned long pfn)
+static bool ublk_shmem_find_run(struct ublk_shmem_match *m, unsigned long pfn)
 {
-	struct ublk_shmem_run *run = m->run;
+	const struct ublk_shmem_run *run = m->run;
 
 	if (run) {
 		if (ublk_shmem_in_run(run, pfn))
-			return run;
+			return true;
 		run++;
-		if (run < run[-1].buf->runs + run[-1].buf->nr_runs &&
-		    ublk_shmem_in_run(run, pfn))
-			return m->run = run;
+		if (run < m->buf->runs + m->buf->nr_runs &&
+		    ublk_shmem_in_run(run, pfn)) {
+			m->run = run;
+			return true;
+		}
 	}
-	return m->run = ublk_shmem_find(m->shmem, pfn);
+	m->buf = ublk_shmem_find(m->shmem, pfn, &m->run);
+	return m->buf;
 }
 
-/* Begin a segment, and hold its buffer when it is going to be listed. */
-static bool ublk_shmem_match_seg(struct ublk_shmem_match *m,
-				 struct ublk_shmem_buf *buf, u64 offset)
+static u16 *ublk_shmem_also(const struct ublk_shmem *shmem,
+			    const struct request *req)
 {
-	if (m->nr_segs == m->max_segs || (m->reads && buf->read_only))
-		return false;
-	if (m->segs) {
-		if (!percpu_ref_tryget_live(&buf->ref))
+	unsigned int queue = req->mq_hctx->queue_num;
+
+	return shmem->also_held[queue * shmem->depth + req->tag].indexes;
+}
+
+/* One reference for each buffer, however many segments are in it. */
+static bool ublk_shmem_hold_buf(struct ublk_shmem_match *m)
+{
+	struct ublk_shmem_hold *hold = m->hold;
+	u16 *also;
+	unsigned int i;
+
+	if (hold->buf == m->buf)
+		return true;
+	if (!hold->buf) {
+		if (!percpu_ref_tryget_live_rcu(&m->buf->ref))
 			return false;
-		m->held->bufs[m->held->nr++] = buf;
-		m->segs[m->nr_segs] = (struct ublkzc_shmem_seg) {
-			.index = buf->index,
-			.offset = offset,
-		};
+		hold->buf = m->buf;
+		return true;
 	}
-	if (!m->nr_segs)
-		m->start = offset;
-	m->buf = buf;
-	m->nr_segs++;
+	also = ublk_shmem_also(m->shmem, m->req);
+	for (i = hold->nr_also; i--;)
+		if (also[i] == m->buf->index)
+			return true;
+	if (!percpu_ref_tryget_live_rcu(&m->buf->ref))
+		return false;
+	also[hold->nr_also++] = m->buf->index;
 	return true;
 }
 
-static bool ublk_shmem_match_piece(struct ublk_shmem_match *m,
-				   struct ublk_shmem_buf *buf, u64 offset,
+/*
+ * Write the last segment to the server's list. The buffers that were found so
+ * far are held, so RCU can be left for it.
+ */
+static bool ublk_shmem_list_seg(struct ublk_shmem_match *m)
+{
+	void __user *to = u64_to_user_ptr(m->list_addr +
+					  (m->nr_segs - 1) * sizeof(m->seg));
+	bool written;
+
+	rcu_read_unlock();
+	written = !copy_to_user(to, &m->seg, sizeof(m->seg));
+	rcu_read_lock();
+	return written;
+}
+
+static bool ublk_shmem_begin_seg(struct ublk_shmem_match *m, u64 offset)
+{
+	if (m->nr_segs == m->max_segs)
+		return false;
+	if (m->buf->read_only && req_op(m->req) == REQ_OP_READ)
+		return false;
+	if (!ublk_shmem_hold_buf(m))
+		return false;
+	if (m->nr_segs && !ublk_shmem_list_seg(m))
+		return false;
+	m->nr_segs++;
+	m->seg = (struct ublkzc_shmem_seg) {
+		.offset = offset,
+		.index = m->buf->index,
+	};
+	return true;
+}
+
+static bool ublk_shmem_match_piece(struct ublk_shmem_match *m, u64 offset,
 				   unsigned int bytes)
 {
-	if ((buf != m->buf || offset != m->next) &&
-	    !ublk_shmem_match_seg(m, buf, offset))
+	if ((!m->nr_segs || m->seg.index != m->buf->index ||
+	     offset != m->next) && !ublk_shmem_begin_seg(m, offset))
 		return false;
-	if (m->segs)
-		m->segs[m->nr_segs - 1].len += bytes;
+	m->seg.len += bytes;
 	m->next = offset + bytes;
 	return true;
 }
 
-/* A segment is physically in one piece, but may reach over several runs. */
+/* A segment of the request is physically in one piece, but may reach over several runs. */
 static bool ublk_shmem_match_bvec(struct ublk_shmem_match *m,
 				  const struct bio_vec *bv)
 {
@@ -93,17 +142,19 @@ static bool ublk_shmem_match_bvec(struct ublk_shmem_match *m,
 	unsigned int left = bv->bv_len;
 
 	while (left) {
-		struct ublk_shmem_run *run = ublk_shmem_find_run(m, pfn);
+		const struct ublk_shmem_run *run;
 		unsigned long page;
 		unsigned int bytes;
 		u64 offset;
 
-		if (!run)
+		if (!ublk_shmem_find_run(m, pfn))
 			return false;
+		run = m->run;
 		page = pfn - run->pfn;
 		offset = ((u64)run->first_page + page) * PAGE_SIZE + in_page;
-		bytes = min_t(u64, left, (u64)(run->nr_pages - page) * PAGE_SIZE - in_page);
-		if (!ublk_shmem_match_piece(m, run->buf, offset, bytes))
+		bytes = min_t(u64, left,
+			      (u64)(run->nr_pages - page) * PAGE_SIZE - in_page);
+		if (!ublk_shmem_match_piece(m, offset, bytes))
 			return false;
 		left -= bytes;
 		pfn = run->pfn + run->nr_pages;
@@ -112,65 +163,15 @@ static bool ublk_shmem_match_bvec(struct ublk_shmem_match *m,
 	return true;
 }
 
-static bool ublk_shmem_match_all(struct ublk_shmem_match *m,
-				 const struct request *req)
+static bool ublk_shmem_match_all(struct ublk_shmem_match *m)
 {
 	struct req_iterator iter;
 	struct bio_vec bv;
 
-	rq_for_each_bvec(bv, req, iter)
+	rq_for_each_bvec(bv, m->req, iter)
 		if (!ublk_shmem_match_bvec(m, &bv))
 			return false;
-	return m->nr_segs;
-}
-
-static void ublk_shmem_put_held(struct ublk_shmem_held *held)
-{
-	while (held->nr)
-		percpu_ref_put(&held->bufs[--held->nr]->ref);
-	kfree(held);
-}
-
-/*
- * List the request's @nr_segs segments for the server, and hold their
- * buffers. The request has been looked up, but buffers may have come and gone
- * since. Whatever goes wrong, the request can still be copied.
- */
-static bool ublk_shmem_list(struct ublk_shmem *shmem,
-			    struct ublk_shmem_hold *hold, struct request *req,
-			    struct ublksrv_io_desc *iod, u64 list_addr,
-			    unsigned int nr_segs)
-{
-	struct ublk_shmem_match m = {
-		.shmem = shmem,
-		.max_segs = nr_segs,
-		.reads = req_op(req) == REQ_OP_READ,
-	};
-	bool listed = false;
-
-	m.held = kmalloc(struct_size(m.held, bufs, nr_segs),
-			 GFP_NOWAIT | __GFP_NOWARN);
-	if (!m.held)
-		return false;
-	m.held->nr = 0;
-	m.segs = kcalloc(nr_segs, sizeof(*m.segs), GFP_NOWAIT | __GFP_NOWARN);
-	if (m.segs) {
-		rcu_read_lock();
-		listed = ublk_shmem_match_all(&m, req);
-		rcu_read_unlock();
-	}
-	listed = listed && !copy_to_user(u64_to_user_ptr(list_addr), m.segs,
-					 m.nr_segs * sizeof(*m.segs));
-	kfree(m.segs);
-	if (!listed) {
-		ublk_shmem_put_held(m.held);
-		return false;
-	}
-
-	hold->held = m.held;
-	iod->op_flags |= UBLKZC_IO_F_SHMEM_SEGS;
-	iod->addr = m.nr_segs;
-	return true;
+	return m->nr_segs == 1 || (m->nr_segs && ublk_shmem_list_seg(m));
 }
 
 bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
@@ -179,8 +180,10 @@ bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 {
 	struct ublk_shmem_match m = {
 		.shmem = shmem,
+		.hold = hold,
+		.req = req,
+		.list_addr = list_addr,
 		.max_segs = 1,
-		.reads = req_op(req) == REQ_OP_READ,
 	};
 	bool matched;
 
@@ -191,33 +194,41 @@ bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 		m.max_segs = UBLKZC_SHMEM_SEGS_MAX;
 
 	rcu_read_lock();
-	matched = ublk_shmem_match_all(&m, req) &&
-		(m.nr_segs > 1 || percpu_ref_tryget_live(&m.buf->ref));
+	matched = ublk_shmem_match_all(&m);
 	rcu_read_unlock();
-	if (!matched)
+	if (!matched) {
+		ublk_shmem_put(shmem, hold, req);
 		return false;
-	if (m.nr_segs > 1)
-		return ublk_shmem_list(shmem, hold, req, iod, list_addr,
-				       m.nr_segs);
+	}
 
-	hold->buf = m.buf;
-	iod->op_flags |= UBLK_IO_F_SHMEM_ZC;
-	iod->addr = (u64)m.buf->index << 32 | m.start;
+	if (m.nr_segs > 1) {
+		iod->op_flags |= UBLKZC_IO_F_SHMEM_SEGS;
+		iod->addr = m.nr_segs;
+	} else {
+		iod->op_flags |= UBLK_IO_F_SHMEM_ZC;
+		iod->addr = (u64)m.seg.index << 32 | m.seg.offset;
+	}
 	return true;
 }
 
 bool ublk_shmem_put(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 		    const struct request *req)
 {
-	if (hold->buf) {
-		percpu_ref_put(&hold->buf->ref);
-		hold->buf = NULL;
-		return true;
+	const u16 *also;
+
+	if (!hold->buf)
+		return false;
+	if (hold->nr_also) {
+		also = ublk_shmem_also(shmem, req);
+		/* a buffer keeps its index until its last reference is put */
+		while (hold->nr_also) {
+			struct ublk_shmem_buf *buf;
+
+			buf = xa_load(&shmem->bufs, also[--hold->nr_also]);
+			percpu_ref_put(&buf->ref);
+		}
 	}
-	if (hold->held) {
-		ublk_shmem_put_held(hold->held);
-		hold->held = NULL;
-		return true;
-	}
-	return false;
+	percpu_ref_put(&hold->buf->ref);
+	hold->buf = NULL;
+	return true;
 }

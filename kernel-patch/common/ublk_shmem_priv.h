@@ -8,20 +8,14 @@
 
 #include <linux/completion.h>
 #include <linux/percpu-refcount.h>
+#include <linux/refcount.h>
 #include "ublk_shmem.h"
 
 /* an index has 16 bits in the io descriptor */
 #define UBLK_SHMEM_INDEX_MAX	USHRT_MAX
 
-/* pages of physical memory whose runs are kept together: at least a huge page */
-#define UBLK_SHMEM_BLOCK_SHIFT	9
-
-/*
- * A registered buffer is a number of runs: pages that follow each other both
- * in the buffer and physically.
- */
+/* Pages that follow each other both in the buffer and physically. */
 struct ublk_shmem_run {
-	struct ublk_shmem_buf	*buf;
 	unsigned long		pfn;
 	unsigned int		first_page;	/* index in the buffer */
 	unsigned int		nr_pages;
@@ -30,40 +24,23 @@ struct ublk_shmem_run {
 /*
  * Lookups run under RCU and never wait. A request that matched holds a
  * reference until it is completed or requeued, and the pages stay pinned
- * until the last reference is gone. The reference is dead until the whole
- * buffer is found, so a registration which fails half way was never
- * visible.
+ * until the last reference is gone.
  */
 struct ublk_shmem_buf {
 	struct percpu_ref	ref;
-	struct completion	drained;
+	struct ublk_shmem	*shmem;
+	struct llist_node	drained;
+	struct completion	gone;		/* neither found nor pinned */
+	refcount_t		users;		/* of this structure */
+	atomic_t		nr_told;	/* that it is unregistered */
 	unsigned int		index;
 	unsigned int		nr_runs;
 	bool			read_only;
 	bool			dying;		/* being unregistered */
-	bool			unregistered;	/* its index is free */
-	unsigned int		nr_waiting;	/* unregistrations */
 	unsigned long		nr_pages;
 	struct user_struct	*charged;	/* unprivileged devices only */
+	/* in the buffer's order */
 	struct ublk_shmem_run	runs[] __counted_by(nr_runs);
-};
-
-/*
- * All runs with pages in one block, of whatever buffers, in physical order. It
- * is replaced and not changed, so that lookups need no lock; one takes as many
- * steps as the block's number of pages has bits, however many runs there are
- * elsewhere.
- */
-struct ublk_shmem_block {
-	struct rcu_head		rcu;
-	unsigned int		nr_runs;
-	struct ublk_shmem_run	*runs[] __counted_by(nr_runs);
-};
-
-/* One reference for each segment of a request's list. */
-struct ublk_shmem_held {
-	unsigned int		nr;
-	struct ublk_shmem_buf	*bufs[];
 };
 
 static inline bool ublk_shmem_in_run(const struct ublk_shmem_run *run,
@@ -72,13 +49,27 @@ static inline bool ublk_shmem_in_run(const struct ublk_shmem_run *run,
 	return pfn >= run->pfn && pfn - run->pfn < run->nr_pages;
 }
 
-/* Both under the mutex. Insert returns the index. */
-int ublk_shmem_insert(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf);
+/*
+ * The numbers of a buffer's runs in physical order, to be freed with kvfree(),
+ * or NULL.
+ */
+u32 *ublk_shmem_sort(const struct ublk_shmem_buf *buf);
+
+/*
+ * Make the buffer found, @order being what ublk_shmem_sort() returned, and not
+ * found any more. Both under the mutex. On failure it has never been found.
+ */
+int ublk_shmem_insert(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf,
+		      const u32 *order);
 void ublk_shmem_erase(struct ublk_shmem *shmem,
 		      const struct ublk_shmem_buf *buf);
 
-/* Under RCU. */
-struct ublk_shmem_run *ublk_shmem_find(struct ublk_shmem *shmem,
-				       unsigned long pfn);
+/*
+ * The buffer that a physical page is in, and which of its runs, or NULL. Under
+ * RCU; the buffer may be dying.
+ */
+struct ublk_shmem_buf *ublk_shmem_find(struct ublk_shmem *shmem,
+				       unsigned long pfn,
+				       const struct ublk_shmem_run **run);
 
 #endif

@@ -31,7 +31,7 @@
 #define UBLKZC_U_CMD_LIST_BUFS		\
 	_IOWR('u', 0xe0, struct ublksrv_ctrl_cmd)
 
-/* an UNREG_BUF of the buffer did not end: it matches nothing any more */
+/* being unregistered: matches nothing, and goes with its last request */
 #define UBLKZC_SHMEM_BUF_DYING		(1U << 31)
 
 /*

@@ -2,7 +2,7 @@
 /*
  * test_driver_blocks.c - do the kernel driver's blocks find what is registered?
  *
- * The functions are taken from the patch itself.  Buffers of random runs come and go, and what
+ * The functions are taken from the driver's source.  Buffers of random runs come and go, and what
  * is found for each page is compared with a table of pages.
  */
 #include "tests/unit/cmocka_all.h"
@@ -15,7 +15,7 @@
 #define NR_ROUNDS 4000U
 
 static struct ublk_shmem device;
-static struct ublk_shmem_run *owner[NR_PAGES];
+static const struct ublk_shmem_run *owner[NR_PAGES];
 static unsigned int seed;
 
 static unsigned int any(unsigned int most)
@@ -34,7 +34,6 @@ static struct ublk_shmem_buf *make_buffer(void)
 	buf->nr_runs = nr;
 	for (unsigned int i = 0; i < nr; i++) {
 		buf->runs[i] = (struct ublk_shmem_run){
-			.buf = buf,
 			.pfn = comb ? base + 2 * (nr - i) : any(NR_PAGES - 50),
 			.first_page = (unsigned int)buf->nr_pages,
 			.nr_pages = comb ? 1 : 1 + any(longest),
@@ -68,17 +67,30 @@ static void set_owner(struct ublk_shmem_buf *buf, bool is)
 			owner[buf->runs[i].pfn + j] = is ? &buf->runs[i] : NULL;
 }
 
+/* As registering does it: nothing stays of one that fails. */
+static int insert(struct ublk_shmem_buf *buf)
+{
+	u32 *order = ublk_shmem_sort(buf);
+	int ret;
+
+	if (!order)
+		return -ENOMEM;
+	ret = ublk_shmem_insert(&device, buf, order);
+	kvfree(order);
+	return ret;
+}
+
 static struct ublk_shmem_buf *try_to_insert(bool may_fail)
 {
 	struct ublk_shmem_buf *buf = make_buffer();
 	int ret;
 
 	fail_after = may_fail ? (int)any(8) : -1;
-	ret = ublk_shmem_insert(&device, buf);
+	ret = insert(buf);
 	fail_after = -1;
-	if (ret >= 0) {
+	if (!ret) {
 		assert_false(clashes(buf));
-		assert_ptr_equal(device.bufs.slot[ret], buf);
+		assert_ptr_equal(device.bufs.slot[buf->index], buf);
 		set_owner(buf, true);
 		return buf;
 	}
@@ -103,11 +115,13 @@ static void check_all(void)
 {
 	long nr_blocks = 0;
 
-	for (unsigned long pfn = 0; pfn < NR_PAGES; pfn++)
-		assert_ptr_equal(
-			ublk_shmem_search(
-				xa_load(&device.blocks, pfn >> UBLK_SHMEM_BLOCK_SHIFT), pfn),
-			owner[pfn]);
+	for (unsigned long pfn = 0; pfn < NR_PAGES; pfn++) {
+		const struct ublk_shmem_run *run = NULL;
+		struct ublk_shmem_buf *buf = ublk_shmem_find(&device, pfn, &run);
+
+		assert_ptr_equal(run, owner[pfn]);
+		assert_true(!run || (run >= buf->runs && run < buf->runs + buf->nr_runs));
+	}
 	for (unsigned int i = 0; i < NR_SLOTS; i++)
 		nr_blocks += device.blocks.slot[i] != NULL;
 	assert_int_equal(nr_allocated, nr_blocks);

@@ -111,6 +111,37 @@ static void disorder_in_one_buffer_is_listed(void **state)
 	assert_nothing_pinned();
 }
 
+/* A buffer for each piece, and each is met twice; all of them can be given up afterwards. */
+static void as_many_buffers_as_segments_are_listed(void **state)
+{
+	enum { NR = UAPI_SHMEM_SEGS_MAX };
+	struct abi_server s;
+	uint8_t *p = shared_pages(NR);
+	struct iovec iov[NR];
+
+	(void)state;
+	requires_feature(UAPI_F_SHMEM_SEGS);
+	add_with(&s, SEGS_FLAGS);
+	abi_start(&s);
+	for (int i = 0; i < NR; i++)
+		assert_int_equal(abi_reg(&s, p + i * PAGE, PAGE, 0), i);
+	for (int i = 0; i < NR; i++)
+		iov[i] = (struct iovec){ p + (NR - 1 - i) * PAGE, PAGE };
+	assert_int_equal(read_vector(&s, iov, NR), LISTED);
+	assert_int_equal(s.last_addr, NR);
+	for (int i = 0; i < NR; i++)
+		assert_seg(&s, i, (unsigned int)(NR - 1 - i), 0, PAGE);
+	for (int i = 0; i < NR; i++)
+		iov[i] = (struct iovec){ p + i % (NR / 2) * PAGE + (i < NR / 2 ? 0 : 512), 512 };
+	assert_int_equal(read_vector(&s, iov, NR), LISTED);
+	assert_int_equal(s.last_addr, NR);
+	for (int i = 0; i < NR; i++)
+		assert_int_equal(abi_unreg(&s, (uint64_t)i), 0);
+	assert_nothing_pinned();
+	abi_del(&s);
+	munmap(p, NR * PAGE);
+}
+
 static void lists_that_cannot_be_written_are_not(void **state)
 {
 	struct abi_server s;
@@ -308,6 +339,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_over_two_buffers_are_listed),
 		cmocka_unit_test(disorder_in_one_buffer_is_listed),
+		cmocka_unit_test(as_many_buffers_as_segments_are_listed),
 		cmocka_unit_test(lists_that_cannot_be_written_are_not),
 		cmocka_unit_test(read_only_memory_is_listed_for_writes_only),
 		cmocka_unit_test(lists_have_a_longest_length),

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * accounting_test.c - what registered buffers cost the kernel counts against the memory cgroup of
+ * who registers them, whatever kind of memory it is.  Ours; the stock driver counts nothing.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "abi_helpers.h"
+
+#define NR_BUFFERS 500U
+
+static char mount_point[] = "/tmp/ublkzc-cgroup-XXXXXX";
+
+static void write_to(const char *name, const char *text)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", mount_point, name);
+	f = fopen(path, "w");
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* A line of the group's memory.stat, in bytes; -1: there is none. */
+static long long counted(const char *what)
+{
+	char path[128], name[64];
+	long long bytes, found = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/test/memory.stat", mount_point);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	while (fscanf(f, "%63s %lld", name, &bytes) == 2)
+		if (strcmp(name, what) == 0)
+			found = bytes;
+	fclose(f);
+	return found;
+}
+
+static void enter_group(void)
+{
+	char path[128], pid[16];
+
+	assert_non_null(mkdtemp(mount_point));
+	assert_int_equal(mount("none", mount_point, "cgroup2", 0, NULL), 0);
+	write_to("cgroup.subtree_control", "+memory");
+	snprintf(path, sizeof(path), "%s/test", mount_point);
+	assert_int_equal(mkdir(path, 0700), 0);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	write_to("test/cgroup.procs", pid);
+}
+
+static void leave_group(void)
+{
+	char path[128], pid[16];
+
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	write_to("cgroup.procs", pid);
+	snprintf(path, sizeof(path), "%s/test", mount_point);
+	for (int i = 0; i < 100 && rmdir(path); i++)
+		usleep(10000); /* workers of io_uring leave it a little later */
+	umount2(mount_point, MNT_DETACH);
+	rmdir(mount_point);
+}
+
+/* A reference per processor for each of them. */
+static void memory_of_buffers_is_counted(void **state)
+{
+	struct abi_server s;
+	uint8_t *p = shared_pages(NR_BUFFERS);
+	long long before;
+
+	(void)state;
+	if (!is_ours() || access("/proc/cgroups", F_OK)) {
+		print_message("stock driver, or a kernel without cgroups\n");
+		skip();
+	}
+	add_zc(&s);
+	enter_group();
+	before = counted("percpu");
+	for (unsigned int i = 0; i < NR_BUFFERS; i++)
+		assert_int_equal(abi_reg(&s, p + i * PAGE, PAGE, 0), i);
+	assert_true(counted("percpu") - before >= (long long)(NR_BUFFERS * sizeof(long)));
+	leave_group();
+	abi_del(&s);
+	munmap(p, NR_BUFFERS * PAGE);
+	assert_nothing_pinned();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(memory_of_buffers_is_counted),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
