@@ -7,10 +7,12 @@
  * the lookup's share.  The two take turns; medians of their ratios are printed, with quartiles.
  */
 #include <errno.h>
+#include <linux/membarrier.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -195,6 +197,32 @@ static double unregister_seconds(size_t first_page, size_t nr)
 	return now() - began;
 }
 
+/* The kernel waits for a grace period, as unregistering has to. */
+static double grace_period_seconds(void)
+{
+	double began = now();
+
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
+		must(-errno, "membarrier");
+	return now() - began;
+}
+
+static void measure_waiting(void)
+{
+	double ratios[ROUNDS];
+
+	for (unsigned int i = 0; i < ROUNDS; i++) {
+		double unregistering = 0, grace = 0;
+
+		for (unsigned int j = 0; j < 20; j++) {
+			unregistering += unregister_seconds(j * 100, 100);
+			grace += grace_period_seconds();
+		}
+		ratios[i] = unregistering / grace;
+	}
+	print_median("unregister 100 runs / a grace period", ratios);
+}
+
 static void measure_unregistering(void)
 {
 	double beside[ROUNDS], longer[ROUNDS];
@@ -230,6 +258,7 @@ int main(void)
 	scattered = scattered_pages(NR_SCATTERED);
 	add_zc(&server);
 	weigh_runs();
+	measure_waiting();
 	measure_unregistering();
 	abi_del(&server);
 	for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++)
