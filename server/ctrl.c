@@ -89,16 +89,47 @@ static int submit(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cm
 	return ret;
 }
 
-/* Once per completion of an asynchronous command, kept for ctrl_collect(). */
-static int keep_early(struct ctrl *c, const struct io_uring_cqe *cqe)
+/*
+ * A result that comes early must be kept, so there is room for it before the command goes
+ * out: afterwards it would be too late to say that there is no memory.
+ */
+static int reserve_early(struct ctrl *c)
 {
-	struct ctrl_early *more = reallocarray(c->early, c->nr_early + 1, sizeof(*more));
+	unsigned int nr = c->nr_early + c->nr_async + 1;
+	struct ctrl_early *more;
 
+	if (nr <= c->max_early)
+		return 0;
+	more = reallocarray(c->early, nr, sizeof(*more));
 	if (!more)
 		return -ENOMEM;
 	c->early = more;
-	c->early[c->nr_early++] = (struct ctrl_early){ .cookie = cqe->user_data, .res = cqe->res };
+	c->max_early = nr;
 	return 0;
+}
+
+static int submit_async(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cmd *cmd,
+			void *cookie)
+{
+	int ret = reserve_early(c);
+
+	if (!ret)
+		ret = submit(c, cmd_op, cmd, (uintptr_t)cookie);
+	if (!ret)
+		c->nr_async++;
+	return ret;
+}
+
+static bool is_async(const struct io_uring_cqe *cqe)
+{
+	return cqe->user_data != SYNC_COOKIE && cqe->user_data != TAKEN_BACK_COOKIE;
+}
+
+/* The completion of an asynchronous command, for ctrl_collect(). */
+static void keep_early(struct ctrl *c, const struct io_uring_cqe *cqe)
+{
+	c->early[c->nr_early++] = (struct ctrl_early){ .cookie = cqe->user_data, .res = cqe->res };
+	c->nr_async--;
 }
 
 static int wait_sync(struct ctrl *c)
@@ -116,10 +147,8 @@ static int wait_sync(struct ctrl *c)
 		found = cqe->user_data == SYNC_COOKIE;
 		if (found)
 			res = cqe->res;
-		else if (cqe->user_data != TAKEN_BACK_COOKIE)
-			res = keep_early(c, cqe);
-		if (!found && res)
-			return res;
+		else if (is_async(cqe))
+			keep_early(c, cqe);
 		io_uring_cqe_seen(&c->ring, cqe);
 	}
 	return res;
@@ -239,7 +268,7 @@ int ctrl_reg_buf(struct ctrl *c, unsigned int device, const struct uapi_shmem_bu
 {
 	struct uapi_ctrl_cmd cmd = with_buffer(device, reg, sizeof(*reg));
 
-	return submit(c, UBLK_U_CMD_REG_BUF, &cmd, (uintptr_t)cookie);
+	return submit_async(c, UBLK_U_CMD_REG_BUF, &cmd, cookie);
 }
 
 int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void *cookie)
@@ -247,7 +276,7 @@ int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void
 	struct uapi_ctrl_cmd cmd = plain(device);
 
 	cmd.data[0] = index;
-	return submit(c, UBLK_U_CMD_UNREG_BUF, &cmd, (uintptr_t)cookie);
+	return submit_async(c, UBLK_U_CMD_UNREG_BUF, &cmd, cookie);
 }
 
 int ctrl_unreg_buf_wait(struct ctrl *c, unsigned int device, unsigned int index)
@@ -289,10 +318,11 @@ int ctrl_collect(struct ctrl *c, void **ret_cookie, int *ret_res)
 			c->next_early = c->nr_early = 0;
 		return 1;
 	}
-	while (io_uring_peek_cqe(&c->ring, &cqe) == 0 && cqe->user_data == TAKEN_BACK_COOKIE)
+	while (io_uring_peek_cqe(&c->ring, &cqe) == 0 && !is_async(cqe))
 		io_uring_cqe_seen(&c->ring, cqe);
 	if (io_uring_peek_cqe(&c->ring, &cqe) != 0)
 		return 0;
+	c->nr_async--;
 	*ret_cookie = (void *)(uintptr_t)cqe->user_data;
 	*ret_res = cqe->res;
 	io_uring_cqe_seen(&c->ring, cqe);

@@ -26,6 +26,8 @@ struct ctrl {
 	struct ctrl_early *early; /* malloc'ed */
 	unsigned int nr_early;
 	unsigned int next_early; /* to be collected */
+	unsigned int max_early;	 /* there is room for */
+	unsigned int nr_async;	 /* asynchronous commands that the driver has */
 };
 
 #define CTRL_CLOSED ((struct ctrl){ .fd = -1 })

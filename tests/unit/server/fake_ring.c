@@ -8,6 +8,8 @@
 
 #include "tests/unit/cmocka_all.h"
 
+#define SQE_SIZE(flags) (sizeof(struct io_uring_sqe) << (((flags)&IORING_SETUP_SQE128) != 0))
+
 struct fake_ring fake_ring;
 
 static struct io_uring *the_ring;
@@ -54,7 +56,7 @@ int __wrap_io_uring_queue_init(unsigned int entries, struct io_uring *ring, unsi
 	ring->sq.kring_entries = &shared.entries;
 	ring->sq.ring_mask = shared.mask;
 	ring->sq.ring_entries = shared.entries;
-	ring->sq.sqes = calloc(size, sizeof(*ring->sq.sqes));
+	ring->sq.sqes = calloc(size, SQE_SIZE(flags));
 	ring->cq.khead = &shared.cq_head;
 	ring->cq.ktail = &shared.cq_tail;
 	ring->cq.kflags = &shared.cq_flags;
@@ -97,7 +99,10 @@ int __wrap_io_uring_submit(struct io_uring *ring)
 		return ret;
 	}
 	for (; ring->sq.sqe_head != ring->sq.sqe_tail; nr++) {
-		fake_ring.submitted(&ring->sq.sqes[ring->sq.sqe_head & shared.mask]);
+		fake_ring.submitted(
+			(const struct io_uring_sqe *)((const char *)ring->sq.sqes +
+						      (ring->sq.sqe_head & shared.mask) *
+							      SQE_SIZE(ring->flags)));
 		ring->sq.sqe_head++;
 	}
 	shared.sq_head = shared.sq_tail = ring->sq.sqe_tail;
@@ -118,9 +123,16 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned int nr)
 int __wrap___io_uring_get_cqe(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned int submit,
 			      unsigned int nr, sigset_t *set)
 {
-	(void)ring, (void)submit, (void)nr, (void)set;
+	(void)submit, (void)set;
 	*cqe = NULL;
-	return -EAGAIN;
+	if (!nr)
+		return -EAGAIN;
+	if (shared.cq_head == shared.cq_tail)
+		fake_ring.wait();
+	if (shared.cq_head == shared.cq_tail)
+		return -EINTR;
+	*cqe = &ring->cq.cqes[shared.cq_head & shared.cq_mask];
+	return 0;
 }
 
 void __wrap_io_uring_queue_exit(struct io_uring *ring)
