@@ -85,7 +85,7 @@ int device_start_queues(struct device *d)
 {
 	d->queues = calloc(d->info.nr_hw_queues, sizeof(*d->queues));
 	if (!d->queues)
-		return -ENOMEM;
+		return log_error(-ENOMEM, "%u queues", d->info.nr_hw_queues);
 	for (unsigned int i = 0; i < d->info.nr_hw_queues; i++) {
 		struct queue_config config = {
 			.id = i,

@@ -406,6 +406,12 @@ static int look_for_refusal(struct queue *q)
 			 q->config.id, (unsigned int)UD_TAG(cqe->user_data));
 }
 
+static int no_memory(const struct queue *q)
+{
+	return log_error(-ENOMEM, "queue %u: %u requests of up to %u bytes", q->config.id,
+			 q->config.depth, q->config.max_io);
+}
+
 static int set_up(struct queue *q)
 {
 	int files[2] = { q->config.char_fd, q->config.target->fd };
@@ -413,14 +419,14 @@ static int set_up(struct queue *q)
 
 	q->requests = calloc(q->config.depth, sizeof(*q->requests));
 	if (!q->requests)
-		return -ENOMEM;
+		return no_memory(q);
 	for (unsigned int tag = 0; tag < q->config.depth; tag++)
 		q->requests[tag].tag = (uint16_t)tag;
 	q->bounce = demand_zero(bounce_size(q));
 	if (q->config.lists)
 		q->segments = demand_zero(segments_size(q));
 	if (!q->bounce || (q->config.lists && !q->segments))
-		return -ENOMEM;
+		return no_memory(q);
 	ret = map_descriptors(q);
 	if (ret)
 		return log_error(ret, "queue %u: map the io descriptors", q->config.id);
@@ -482,11 +488,11 @@ int queue_start(struct queue *q, const struct queue_config *config, int done_fd)
 	*q = (struct queue){ .config = *config, .done_fd = done_fd };
 	q->ready_fd = eventfd(0, EFD_CLOEXEC);
 	if (q->ready_fd < 0)
-		return -errno;
+		return log_error(-errno, "queue %u: eventfd", config->id);
 	ret = pthread_create(&q->thread, NULL, queue_main, q);
 	if (ret) {
 		release(q);
-		return -ret;
+		return log_error(-ret, "queue %u: start its thread", config->id);
 	}
 	while (read(q->ready_fd, &ready, sizeof(ready)) < 0 && errno == EINTR)
 		;
