@@ -9,7 +9,7 @@
  *
  * Requests may name buffers that the dead server had registered.  The successor
  * has them all from the vault.  Without it (recovery by hand) no buffer is
- * known: such requests are copied (queue.c), and the stale indices are
+ * known: such requests are copied (request.c), and the stale indices are
  * unregistered once the device runs.
  */
 #include <errno.h>

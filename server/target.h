@@ -6,7 +6,7 @@
  * owns the device, the ring and the request; the target owns what hangs off
  * target->priv.  One file per target: server/target_<name>.c.
  *
- * Units are bytes; sectors stop in queue.c.  Functions return 0 or a
+ * Units are bytes; sectors stop in request.c.  Functions return 0 or a
  * negative errno and do not log, open() excepted: what is wrong with a path
  * is best said where it is known.
  */

@@ -3,7 +3,7 @@
  * target_mem.c - a RAM disk: the file target on a memfd.
  *
  * Not a malloc'ed area and memcpy: registered client memory must only be
- * touched by system calls (queue.c says why), and this way there is one path.
+ * touched by system calls (request.c says why), and this way there is one path.
  * It outlives a server that dies, in the hands of its keeper (keeper.h), but not
  * the two of them.
  */

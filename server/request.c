@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * request.c - see request.h.
+ *
+ * A matched request (UAPI_IO_F_SHMEM_ZC) has its data in a registered
+ * buffer; every other one takes the copy path of UBLK_F_USER_COPY: bytes of a
+ * WRITE are read from /dev/ublkcN into the tag's bounce buffer first, bytes
+ * of a READ are written there last.  That works for matched requests as well, so
+ * one that names a buffer which the registry does not show is simply copied:
+ * the driver matches before its answer to the registration reaches us, and still
+ * matches what a dead server had registered.  Where the driver can, it lists the
+ * pieces of a request that is scattered over registered memory (segments.h).
+ *
+ * The driver takes a completion of a matched request as full success, so a
+ * request is finished whole or failed, never completed short.
+ *
+ * Registered memory is touched by the kernel only, never by a load or store
+ * of ours: its owner may punch holes in it, and then a system call says
+ * EFAULT where an access would be a SIGBUS.
+ */
+#include "request.h"
+
+#include <errno.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define SECTOR 512ULL
+
+/* ---- copying ---- */
+
+static off_t user_copy_pos(const struct queue *q, const struct request *rq)
+{
+	return UBLKSRV_IO_BUF_OFFSET + (off_t)(((uint64_t)q->config.id << UBLK_QID_OFF) |
+					       ((uint64_t)rq->tag << UBLK_TAG_OFF));
+}
+
+/* Move all of @rq's bytes between bounce buffer and request pages. */
+static int user_copy(struct queue *q, struct request *rq)
+{
+	off_t pos = user_copy_pos(q, rq);
+	uint32_t done = 0;
+
+	while (done < rq->len) {
+		size_t left = rq->len - done;
+		ssize_t n = rq->op == REQ_WRITE
+				    ? pread(q->config.char_fd, rq->data + done, left, pos + done)
+				    : pwrite(q->config.char_fd, rq->data + done, left, pos + done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		done += (uint32_t)n;
+	}
+	return 0;
+}
+
+/* Copy between our memory and registered memory without ever faulting. */
+static int client_copy(void *ours, void *theirs, size_t len, bool to_client)
+{
+	struct iovec local = { .iov_base = ours, .iov_len = len };
+	struct iovec remote = { .iov_base = theirs, .iov_len = len };
+	ssize_t n = to_client ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0)
+			      : process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+
+	if (n < 0)
+		return -errno;
+	return (size_t)n == len ? 0 : -EFAULT;
+}
+
+static void count(struct queue *q, const struct request *rq, int res)
+{
+	struct queue_counters *c = q->config.counters;
+	struct op_counters *op = rq->op == REQ_WRITE ? &c->write : &c->read;
+
+	switch (rq->op) {
+	case REQ_READ:
+	case REQ_WRITE:
+		counter_add(rq->zero_copy ? &op->zero_copy_requests : &op->copied_requests, 1);
+		counter_add(rq->zero_copy ? &op->zero_copy_bytes : &op->copied_bytes, rq->len);
+		if (rq->bounced)
+			counter_add(&c->bounced, 1);
+		if (rq->segments)
+			counter_add(&c->scattered, 1);
+		break;
+	case REQ_FLUSH:
+		counter_add(&c->flushes, 1);
+		break;
+	case REQ_DISCARD:
+		counter_add(&c->discards, 1);
+		break;
+	case REQ_WRITE_ZEROES:
+		counter_add(&c->write_zeroes, 1);
+		break;
+	}
+	/* To discard is a hint, which storage may not take. */
+	if (res < 0 && !(rq->op == REQ_DISCARD && res == -EOPNOTSUPP))
+		counter_add(&c->errors, 1);
+}
+
+int request_finish(struct queue *q, struct request *rq, int res)
+{
+	if (!res && rq->op == REQ_READ) {
+		if (!rq->zero_copy)
+			res = user_copy(q, rq);
+		else if (rq->bounced)
+			res = client_copy(rq->data, rq->client, rq->len, true);
+	}
+	count(q, rq, res);
+	return res;
+}
+
+/* ---- where the data is ---- */
+
+static uint8_t *bounce_of(struct queue *q, const struct request *rq)
+{
+	return q->bounce + (size_t)rq->tag * q->config.max_io;
+}
+
+/* Why a request's data is copied, as far as the server can know. */
+static counter_t *copied_because(struct queue *q, bool matched)
+{
+	struct queue_counters *c = q->config.counters;
+
+	if (matched)
+		return &c->copied_unknown_buffer;
+	if (!q->config.shmem_zc)
+		return &c->copied_no_feature;
+	if (!registry_any(q->config.registry))
+		return &c->copied_nothing_registered;
+	return &c->copied_other_memory;
+}
+
+static int prepare_copied(struct queue *q, struct request *rq)
+{
+	rq->zero_copy = false;
+	rq->bounced = false;
+	rq->segments = NULL;
+	rq->data = bounce_of(q, rq);
+	return rq->op == REQ_WRITE ? user_copy(q, rq) : 0;
+}
+
+/* Where the storage wants it aligned better, the data goes through our memory. */
+static int prepare_matched(struct queue *q, struct request *rq)
+{
+	rq->zero_copy = true;
+	rq->bounced = ((uintptr_t)rq->data & (q->config.target->memory_align - 1)) != 0;
+	if (!rq->bounced)
+		return 0;
+	rq->client = rq->data;
+	rq->data = bounce_of(q, rq);
+	return rq->op == REQ_WRITE ? client_copy(rq->data, rq->client, rq->len, false) : 0;
+}
+
+/* What the storage cannot take as it is, is copied: this is too rare to gather it ourselves. */
+static int prepare_listed(struct queue *q, struct request *rq, uint64_t nr)
+{
+	const struct target *t = q->config.target;
+	struct segments *s = &q->segments[rq->tag];
+	counter_t *why = &q->config.counters->copied_misaligned;
+
+	if (!segments_find(s, nr, q->config.registry, rq->len, rq->op == REQ_READ))
+		why = copied_because(q, true);
+	else if (segments_aligned(s, t->memory_align, t->memory_align > 1 ? t->block_size : 1))
+		why = NULL;
+	if (why) {
+		counter_add(why, 1);
+		return prepare_copied(q, rq);
+	}
+	rq->zero_copy = true;
+	rq->segments = s;
+	return 0;
+}
+
+static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod)
+{
+	bool matched = (iod->op_flags & UAPI_IO_F_SHMEM_ZC) != 0;
+
+	if (matched) {
+		rq->data =
+			registry_find(q->config.registry, iod->addr, rq->len, rq->op == REQ_READ);
+		if (rq->data)
+			return prepare_matched(q, rq);
+	}
+	if (q->segments && (iod->op_flags & UAPI_IO_F_SHMEM_SEGS))
+		return prepare_listed(q, rq, iod->addr);
+	counter_add(copied_because(q, matched), 1);
+	return prepare_copied(q, rq);
+}
+
+/* ---- what is asked ---- */
+
+static int decode_op(const struct ublksrv_io_desc *iod, struct request *rq)
+{
+	switch (ublksrv_get_op(iod)) {
+	case UBLK_IO_OP_READ:
+		rq->op = REQ_READ;
+		return 0;
+	case UBLK_IO_OP_WRITE:
+		rq->op = REQ_WRITE;
+		return 0;
+	case UBLK_IO_OP_FLUSH:
+		rq->op = REQ_FLUSH;
+		return 0;
+	case UBLK_IO_OP_DISCARD:
+		rq->op = REQ_DISCARD;
+		return 0;
+	case UBLK_IO_OP_WRITE_ZEROES:
+		rq->op = REQ_WRITE_ZEROES;
+		return 0;
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/* Everything the kernel says about a request is checked against what we set up. */
+static int decode(struct queue *q, const struct ublksrv_io_desc *iod, struct request *rq)
+{
+	uint64_t len = (uint64_t)iod->nr_sectors * SECTOR;
+	uint64_t offset = iod->start_sector * SECTOR;
+	int err = decode_op(iod, rq);
+	bool has_data = rq->op == REQ_READ || rq->op == REQ_WRITE;
+
+	rq->len = 0; /* so that a refused request counts no bytes */
+	rq->zero_copy = rq->bounced = false;
+	rq->segments = NULL;
+	if (err)
+		return err;
+	if (rq->op == REQ_FLUSH)
+		len = offset = 0;
+	if (offset > q->config.target->size || len > q->config.target->size - offset)
+		return -EIO;
+	if (has_data && len > q->config.max_io)
+		return -EIO;
+	rq->fua = (iod->op_flags & UBLK_IO_F_FUA) != 0;
+	rq->no_unmap = (iod->op_flags & UAPI_IO_F_NOUNMAP) != 0;
+	rq->offset = offset;
+	rq->len = (uint32_t)len;
+	rq->done = 0;
+	rq->writing_zeroes = false;
+	rq->data = NULL;
+	return 0;
+}
+
+int request_begin(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod)
+{
+	int err = decode(q, iod, rq);
+
+	if (!err && (rq->op == REQ_READ || rq->op == REQ_WRITE))
+		err = prepare(q, rq, iod);
+	return err;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * request.h - what a request asks for, and where its data is, before and after the target.
+ *
+ * For queue.c, on the queue's thread.
+ */
+#ifndef UBLKZC_SERVER_REQUEST_H
+#define UBLKZC_SERVER_REQUEST_H
+
+#include "queue.h"
+
+/*
+ * Fill in @rq from the driver's descriptor; its data is where the target can use it.  0; or a
+ * negative errno that the request ends with.
+ */
+int request_begin(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod);
+
+/*
+ * The target is done with it, with @res: data that was read goes to where it belongs, and the
+ * request is counted.  What it ends with: 0 or a negative errno.
+ */
+int request_finish(struct queue *q, struct request *rq, int res);
+
+#endif
