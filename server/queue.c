@@ -227,8 +227,9 @@ static void signal_fd(int fd)
 {
 	uint64_t one = 1;
 
-	if (write(fd, &one, sizeof(one)) < 0)
-		log_line(LOG_ERROR, "eventfd: errno %d", errno);
+	/* Somebody waits for it. */
+	while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
 }
 
 static void *queue_main(void *arg)

@@ -103,6 +103,7 @@ static void leave_terminal(unsigned int device)
 static void tell(const struct start *s, unsigned int device)
 {
 	int ret = arguments_save(device, s->argc, s->argv);
+	ssize_t n;
 
 	if (ret)
 		log_error(ret, "keep the command line for ublkzc recover");
@@ -112,7 +113,10 @@ static void tell(const struct start *s, unsigned int device)
 		return;
 	}
 	leave_terminal(device);
-	if (write(s->pipe_fd, &device, sizeof(device)) < 0)
+	do
+		n = write(s->pipe_fd, &device, sizeof(device));
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
 		log_line(LOG_WARN, "ublkzc add went away before the device was live");
 	close(s->pipe_fd);
 }

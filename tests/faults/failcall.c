@@ -177,6 +177,15 @@ static int error_of(const char *name)
 	return ENOMEM;
 }
 
+/* Pipes and the like are never full in that sense, but a signal may come. */
+static bool is_file(const struct seccomp_notif *call)
+{
+	char path[64], target[16] = "";
+
+	snprintf(path, sizeof(path), "/proc/%u/fd/%d", call->pid, (int)call->data.args[0]);
+	return readlink(path, target, sizeof(target) - 1) > 0 && target[0] == '/';
+}
+
 static void note(const struct seccomp_notif *call, const char *name, int error)
 {
 	char path[64], comm[32] = "?";
@@ -205,6 +214,8 @@ static void decide(const struct seccomp_notif *call, struct seccomp_notif_resp *
 	name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call->data.nr);
 	answer->flags = 0;
 	answer->error = -error_of(name);
+	if (strcmp(name, "write") == 0 && !is_file(call))
+		answer->error = -EINTR;
 	note(call, name, -answer->error);
 	/* brk(2) of the kernel says the old end when it cannot move it, or 0. */
 	if (call->data.nr == SYS_brk)
