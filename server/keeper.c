@@ -86,6 +86,20 @@ static void signal_server(const struct keeper *k, int signal)
 		syscall(SYS_pidfd_send_signal, k->pidfd, signal, NULL, 0);
 }
 
+/*
+ * A server whose end could not be noticed.  The first one may have begun to make a device,
+ * and takes it down; a successor that dies leaves the device as it was.
+ */
+static int take_back(struct keeper *k, int sock, int err)
+{
+	close(sock);
+	kill(k->pid, k->live ? SIGKILL : SIGTERM);
+	while (waitpid(k->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	k->pid = 0;
+	return err;
+}
+
 static int start_server(struct keeper *k)
 {
 	struct timeval patience = { .tv_sec = KEEPER_SEND_S };
@@ -107,8 +121,10 @@ static int start_server(struct keeper *k)
 		close(socks[0]);
 		return -EAGAIN;
 	}
-	k->sock = socks[0];
 	k->pidfd = (int)syscall(SYS_pidfd_open, k->pid, 0);
+	if (k->pidfd < 0)
+		return take_back(k, socks[0], -errno);
+	k->sock = socks[0];
 	/* A successor that does not read its inheritance holds us up no longer. */
 	setsockopt(k->sock, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (k->live && keeper_send_all(k, k->sock))
