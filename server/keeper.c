@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -27,43 +26,7 @@ long long keeper_now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
-/* ---- when memory runs out: not the keeper, which has none; proc(5) ---- */
-
-static const char oom_path[] = "/proc/self/oom_score_adj";
-
-static void write_oom_score_adj(const char *score)
-{
-	FILE *f = fopen(oom_path, "we");
-
-	if (!f)
-		return;
-	fputs(score, f);
-	fclose(f);
-}
-
-static void spare_keeper(struct keeper *k)
-{
-	FILE *f = fopen(oom_path, "re");
-
-	strcpy(k->oom_score_adj, "0");
-	if (f) {
-		if (fscanf(f, "%15s", k->oom_score_adj) != 1)
-			strcpy(k->oom_score_adj, "0");
-		fclose(f);
-	}
-	write_oom_score_adj("-1000");
-}
-
 /* ---- starting servers ---- */
-
-void keeper_unspare(const struct keeper *k)
-{
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	write_oom_score_adj(k->oom_score_adj);
-}
 
 static void become_server(const struct keeper *k, int sock)
 {
@@ -424,17 +387,6 @@ static int keep(struct keeper *k)
 	}
 }
 
-static void raise_fd_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-	/* One for each client and buffer; 2^20 is the kernel's own default bound. */
-	limit.rlim_cur = limit.rlim_max = limit.rlim_max > (1U << 20) ? limit.rlim_max : 1U << 20;
-	setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 int keeper_run(const struct keeper_start *start)
 {
 	struct keeper k = { .start = start, .sock = -1, .pidfd = -1 };
@@ -444,8 +396,7 @@ int keeper_run(const struct keeper_start *start)
 	ret = programs_open(&k.programs, start->program);
 	if (ret)
 		return log_error(ret, "/proc/self/exe"), EXIT_FAILURE;
-	raise_fd_limit();
-	spare_keeper(&k);
+	keeper_spare(&k);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);

@@ -45,6 +45,12 @@ struct keeper {
 
 long long keeper_now_ms(void);
 
+/* ---- keeper_spare.c ---- */
+
+void keeper_spare(struct keeper *k);
+/* In a child that is to become a server: as if the keeper had never been. */
+void keeper_unspare(const struct keeper *k);
+
 /* ---- keeper_records.c ---- */
 
 void keeper_put(struct keeper *k, const struct vault_record *r, int fd);
@@ -56,9 +62,6 @@ int keeper_send_all(const struct keeper *k, int sock);
 /* ---- keeper_program.c ---- */
 
 int programs_open(struct programs *p, const char *installed);
-
-/* In a child that is to become a server: as if the keeper had never been. */
-void keeper_unspare(const struct keeper *k);
 
 /* Execute @program as "ublkzc VERB VERSION SOCK ..."; returns a negative errno if at all. */
 int programs_exec(const struct keeper *k, int program, const char *verb, int sock);
