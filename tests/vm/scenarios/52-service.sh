@@ -51,6 +51,8 @@ kill -9 "$(stat_get .pid)"
 replaced() { [ "$(stat_get .recoveries)" = 1 ]; }
 wait_for replaced
 serves "after a server was replaced"
+[ "$(setting ExecReload | cut -d' ' -f2-)" = "upgrade -n %i" ] || fail "the unit reloads by something else now"
+"$UBLKZC" upgrade -n "$ID" || fail "an upgrade of the service: $(cat "$SCRATCH/err")"
 
 gone() { [ ! -e "$DEVICE" ]; }
 kill -TERM $main
