@@ -22,8 +22,8 @@ static long long now_ms(void)
 /* This server goes on. */
 static void give_up(struct device *d, int status, enum wire_reason reason)
 {
-	log_error(status, "device %u is not handed over: %s", d->info.dev_id,
-		  wire_reason_text(reason));
+	log_line(LOG_ERROR, "device %u is not handed over: %s", d->info.dev_id,
+		 wire_reason_text(reason));
 	if (d->handover.state == HANDOVER_EBBING)
 		buffers_pause(&d->buffers, false);
 	d->handover.state = HANDOVER_NONE;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a listener leaves to its successor: connections, and what is not answered yet. */
+/*
+ * A server hands over: when it does and when it does not, and what its listener leaves to the
+ * successor.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,18 +10,22 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/device_internal.h"
 #include "server/listener_internal.h"
 #include "tests/unit/cmocka_all.h"
 
 static struct registry registry;
-static struct buffers b;
+static struct state shown;
 static struct vault vault;
 static int keeper;
 static char dir[32];
-static struct listener before, after;
+static struct device d; /* what hands over */
+static struct listener after;
+#define before (d.listener)
 static int stops;
 static int upgrade_says;
 
@@ -48,7 +55,7 @@ static struct listener a_listener(void)
 		.socket = -1,
 		.legacy = -1,
 		.limits = { .max_clients = 9, .max_user_clients = 9, .hello_timeout = 5 },
-		.buffers = &b,
+		.buffers = &d.buffers,
 		.vault = &vault,
 		.judge_proof = judge,
 		.stop = note_stop,
@@ -65,7 +72,10 @@ static int setup(void **state)
 	vault = (struct vault){ .fd = socks[0] };
 	keeper = socks[1];
 	stops = upgrade_says = 0;
-	b = (struct buffers){ .registry = &registry };
+	d = (struct device){ .vault = &vault, .state = &shown };
+	d.ctrl = CTRL_CLOSED;
+	d.buffers.registry = &registry;
+	shown.keeper = 1;
 	strcpy(dir, "/tmp/test-handover-XXXXXX");
 	assert_non_null(mkdtemp(dir));
 	before = a_listener();
@@ -291,6 +301,129 @@ static void root_alone_stops_and_upgrades(void **state)
 	close(fd);
 }
 
+/* ---- the server ---- */
+
+static void keeper_says(int status, enum wire_reason reason)
+{
+	struct vault_record r = { .outcome = { .status = status, .reason = reason } };
+
+	assert_int_equal(vault_send(keeper, VAULT_OUTCOME, &r, -1), 0);
+	handover_hear(&d);
+}
+
+static enum vault_op keeper_hears_last(void)
+{
+	struct vault_message m = { 0 };
+	int fd;
+
+	assert_int_equal(fcntl(keeper, F_SETFL, O_NONBLOCK), 0);
+	while (vault_receive(keeper, &m, &fd) == 1)
+		if (fd >= 0)
+			close(fd);
+	return m.op;
+}
+
+static int ask_for_upgrade(void)
+{
+	int fd = dial();
+
+	d.listener.host = &d;
+	d.listener.upgrade = handover_asked;
+	say(&d.listener, fd, WIRE_UPGRADE, 7);
+	return fd;
+}
+
+static void what_does_not_work_is_not_handed_over_to(void **state)
+{
+	int fd = ask_for_upgrade();
+
+	(void)state;
+	hears_nothing(fd);
+	assert_int_equal(keeper_hears_last(), VAULT_TRY);
+	keeper_says(-EBADMSG, WIRE_OTHER_STATE);
+	assert_int_equal(hear(fd).reason, WIRE_OTHER_STATE);
+	handover_go_on(&d); /* and does not end */
+	assert_false(d.buffers.paused);
+	close(fd);
+	fd = ask_for_upgrade(); /* again */
+	hears_nothing(fd);
+	close(fd);
+}
+
+static void one_upgrade_at_a_time(void **state)
+{
+	int first = ask_for_upgrade();
+	int second = ask_for_upgrade();
+
+	(void)state;
+	hears_nothing(first);
+	assert_int_equal(hear(second).reason, WIRE_UPGRADING);
+	close(first);
+	close(second);
+}
+
+static void a_driver_that_does_not_answer_is_not_left(void **state)
+{
+	int fd = ask_for_upgrade();
+
+	(void)state;
+	d.buffers.registering = 1;
+	keeper_says(0, WIRE_OK);
+	assert_true(d.buffers.paused);
+	handover_go_on(&d);
+	hears_nothing(fd);
+	assert_true(d.handover.deadline > 0);
+	d.handover.deadline = 0; /* it is over */
+	handover_go_on(&d);
+	assert_int_equal(hear(fd).reason, WIRE_COMMANDS_PENDING);
+	assert_false(d.buffers.paused);
+	d.buffers.registering = 0;
+	handover_go_on(&d); /* too late */
+	close(fd);
+}
+
+static void without_a_keeper_it_stays(void **state)
+{
+	int fd = ask_for_upgrade();
+
+	(void)state;
+	d.buffers.unregistering = 1;
+	keeper_says(0, WIRE_OK);
+	shutdown(keeper, SHUT_RDWR);
+	handover_hear(&d);
+	assert_int_equal(hear(fd).reason, WIRE_NO_KEEPER);
+	assert_int_equal(shown.keeper, 0);
+	assert_false(d.buffers.paused);
+	close(fd);
+	fd = ask_for_upgrade();
+	assert_int_equal(hear(fd).reason, WIRE_NO_KEEPER);
+	d.buffers.unregistering = 0;
+	close(fd);
+}
+
+static void when_the_driver_has_answered_it_ends(void **state)
+{
+	int fd = ask_for_upgrade();
+	int status = -1;
+	pid_t pid;
+
+	(void)state;
+	d.buffers.unregistering = 1;
+	keeper_says(0, WIRE_OK);
+	handover_go_on(&d);
+	d.buffers.unregistering = 0;
+	pid = fork();
+	if (pid == 0) {
+		handover_go_on(&d);
+		_exit(99); /* it did not end */
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(keeper_hears_last(), VAULT_LEAVE);
+	hears_nothing(fd); /* that is for who serves then */
+	close(fd);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -303,6 +436,11 @@ int main(void)
 		T(who_asked_for_an_upgrade_is_answered_by_the_successor),
 		T(an_upgrade_that_cannot_be_is_refused_at_once),
 		T(root_alone_stops_and_upgrades),
+		T(what_does_not_work_is_not_handed_over_to),
+		T(one_upgrade_at_a_time),
+		T(a_driver_that_does_not_answer_is_not_left),
+		T(without_a_keeper_it_stays),
+		T(when_the_driver_has_answered_it_ends),
 	};
 
 	log_init("test", LOG_ERROR);
