@@ -18,6 +18,7 @@
 static const char *log_name = "ublkzc";
 static enum log_level log_level_max = LOG_WARN;
 static int log_fd = 2;
+static int (*log_may)(int fd);
 
 struct text {
 	char *buf;
@@ -142,6 +143,11 @@ void log_set_fd(int fd)
 	log_fd = fd;
 }
 
+void log_ask(int (*may)(int fd))
+{
+	log_may = may;
+}
+
 int log_enabled(enum log_level level)
 {
 	return level <= log_level_max;
@@ -153,6 +159,8 @@ static void write_line(const char *format, va_list *args, int err)
 	struct text t = { .buf = line, .size = sizeof(line) - 1 };
 	const char *text;
 
+	if (log_may && !log_may(log_fd))
+		return;
 	put_string(&t, log_name);
 	put_string(&t, ": ");
 	format_text(&t, format, args);

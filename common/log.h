@@ -19,6 +19,12 @@ void log_init(const char *name, enum log_level level);
 /* Descriptor that lines go to; 2 unless told. */
 void log_set_fd(int fd);
 
+/*
+ * Ask @may before each line whether it may be written to the descriptor now; NULL, as at
+ * first: always.  For who lives in a process that is not its own.
+ */
+void log_ask(int (*may)(int fd));
+
 int log_enabled(enum log_level level);
 
 /*

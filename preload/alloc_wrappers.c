@@ -117,6 +117,9 @@ RARELY static void release(void *p)
 	/* Behind our back the memory is the parent's too: leave it alone. */
 	if (!shim_is_owner() || block_free_cached(p))
 		return;
+	/* Joining it with its neighbours may give memory back: not any more. */
+	if (shim.sandboxed)
+		return;
 	saved = errno;
 	block_free(p);
 	errno = saved;
@@ -185,7 +188,7 @@ RARELY static void *resize(void *p, size_t size)
 	/* In place while it fits, unless most of it would lie idle. */
 	if (size <= have && size > have / 2)
 		return p;
-	if (shim_is_owner() && size >= CAPTURE_SIZE_MIN && block_resize(p, size))
+	if (shim_is_owner() && !shim.sandboxed && size >= CAPTURE_SIZE_MIN && block_resize(p, size))
 		return p;
 	to = capture_grown(have, size);
 	if (!to)

@@ -132,6 +132,8 @@ static bool parse(const struct variable *v, const char *value, struct config *re
 	case KIND_NUMBER:
 		return parse_number(value, v, (uint64_t *)field);
 	case KIND_WORD:
+		if (v->field == FIELD(log_level))
+			ret->log_set = true;
 		return parse_word(value, v->words, (int *)field);
 	case KIND_PATH:
 		if (value[0] != '/')

@@ -23,6 +23,7 @@ struct config {
 	bool disable;
 	bool stats;
 	int log_level; /* enum log_level */
+	bool log_set;  /* somebody asked for it */
 	enum capture_mode capture;
 	enum fork_mode fork;
 	uint64_t malloc_min;	/* bytes; 0: the profile's or the default */

@@ -29,8 +29,7 @@
 #include "shim.h"
 #include "stats.h"
 #include "sys.h"
-
-#define STATS_FD 512 /* or above: numbers that programs are unlikely to use */
+#include "voice.h"
 
 /* Present when a sanitizer's runtime is in the process. */
 extern void __asan_init(void) __attribute__((weak));
@@ -53,28 +52,6 @@ static const char *why_off(void)
 		return "the program's own allocator wins over a preloaded one (static jemalloc, "
 		       "tcmalloc, own malloc); nothing can be captured";
 	return NULL;
-}
-
-/*
- * The summary's own copy of stderr: coreutils, for one, close theirs before we
- * are asked.  Only with UBLKZC_STATS=1.
- */
-static struct {
-	int fd;
-	dev_t dev;
-	ino_t ino;
-} stats_out = { .fd = -1 };
-
-static void keep_stderr(void)
-{
-	struct stat st;
-	long fd = sys_call(SYS_fcntl, STDERR_FILENO, F_DUPFD_CLOEXEC, STATS_FD, 0, 0, 0);
-
-	if (fd < 0 || sys_fstat((int)fd, &st) < 0)
-		return;
-	stats_out.fd = (int)fd;
-	stats_out.dev = st.st_dev;
-	stats_out.ino = st.st_ino;
 }
 
 /* From what size on a tier captures: UBLKZC_..._MIN, else the profile, else @usual. */
@@ -113,8 +90,6 @@ __attribute__((constructor(101))) static void start(void)
 	if (!getauxval(AT_SECURE))
 		config_read(environ, &config);
 	log_init("libublkzc", (enum log_level)config.log_level);
-	if (config.stats)
-		keep_stderr();
 	if (config.stats_file[0] && !getauxval(AT_SECURE))
 		stats_use_file(config.stats_file);
 	shim.off_reason = why_off();
@@ -122,6 +97,8 @@ __attribute__((constructor(101))) static void start(void)
 	/* Early, so that our prepare handler runs last and the child's first. */
 	if (!shim.off_reason && pthread_atfork(fork_prepare, fork_parent, fork_child))
 		shim.off_reason = "no memory for the fork handlers";
+	/* What is said up to here is said before the program could close anything. */
+	voice_start(config.log_set || stats_in_file(), config.stats);
 	stats_start(program_invocation_short_name, shim.off_reason);
 	shim.watch = shim.off_reason == NULL;
 	shim.on = shim.off_reason == NULL;
@@ -137,7 +114,6 @@ __attribute__((destructor)) static void finish(void)
 	legacy_leave();
 	if (!config.stats)
 		return;
-	if (sys_fd_is(stats_out.fd, stats_out.dev, stats_out.ino))
-		log_set_fd(stats_out.fd);
+	voice_of_summary();
 	stats_print();
 }

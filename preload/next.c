@@ -75,6 +75,7 @@ static void resolve(void)
 	RESOLVE(setrlimit64, "setrlimit64");
 	RESOLVE(prlimit, "prlimit");
 	RESOLVE(prlimit64, "prlimit64");
+	RESOLVE(prctl, "prctl");
 }
 
 /* Asking for what is not there makes dlsym allocate its complaint: only on demand. */

@@ -56,6 +56,7 @@ struct next {
 	int (*setrlimit)(int, const struct rlimit *);
 	int (*setrlimit64)(int, const struct rlimit64 *);
 	int (*prlimit)(pid_t, int, const struct rlimit *, struct rlimit *);
+	int (*prctl)(int, ...);
 	int (*prlimit64)(pid_t, int, const struct rlimit64 *, struct rlimit64 *);
 };
 

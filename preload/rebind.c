@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "shim.h"
 #include "sys.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -222,7 +223,7 @@ void rebind_new(void)
 	struct look look = { 0 };
 	unsigned long long nr;
 
-	if (!wanted || process != sys_getpid())
+	if (!wanted || shim.sandboxed || process != sys_getpid())
 		return;
 	nr = nr_loaded();
 	if (nr == atomic_load_explicit(&seen, memory_order_relaxed))

@@ -17,6 +17,7 @@ struct shim {
 	size_t malloc_min;	/* bytes; SIZE_MAX: malloc is not captured */
 	size_t mmap_min;	/* bytes; SIZE_MAX: private mappings are not captured */
 	bool no_ahead;		/* no arena before the first captured allocation */
+	_Atomic bool sandboxed; /* no system call that libc would not make */
 	const char *off_reason; /* why not on; NULL: it is */
 	_Atomic int owner;	/* process that the arenas belong to */
 };

@@ -90,13 +90,14 @@ void sys_sleep_us(long us)
 
 int sys_move_fd_high(int fd)
 {
-	int from = __libc_single_threaded ? HIGH_FD : HIGH_FD_THREADS;
-	long high = sys_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, from, 0, 0, 0);
+	long high = -EMFILE;
 
+	if (__libc_single_threaded)
+		high = sys_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD, 0, 0, 0);
 	if (high < 0)
-		return fd; /* a low RLIMIT_NOFILE: it works where it is */
+		high = sys_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD_THREADS, 0, 0, 0);
 	sys_close(fd);
-	return (int)high;
+	return high < 0 ? -EMFILE : (int)high;
 }
 
 int sys_fd_is(int fd, dev_t dev, ino_t ino)

@@ -28,7 +28,11 @@ int sys_poll_in(int fd, int timeout_ms); /* 1 readable or hung up, 0 timeout */
 long long sys_now_ms(void);		 /* CLOCK_MONOTONIC */
 void sys_sleep_us(long us);
 
-/* Move @fd to a number that programs are unlikely to use, close-on-exec. */
+/*
+ * Move @fd to a number that programs are unlikely to use, close-on-exec.  -EMFILE, and @fd
+ * is closed, where there is none (RLIMIT_NOFILE of 44 and less): the low ones are the
+ * program's, which may rely on getting the lowest.
+ */
 int sys_move_fd_high(int fd);
 
 /* Does @fd still name the file with this identity?  Programs close what they
