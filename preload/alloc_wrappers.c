@@ -26,11 +26,16 @@
 #include "stats.h"
 
 #define EXPORT __attribute__((visibility("default")))
+#define HIDDEN __attribute__((visibility("hidden")))
 #define RARELY __attribute__((noinline, cold))
 
 /* Alignment and size from which on an aligned allocation looks like direct I/O. */
 #define CAPTURE_ALIGN_MIN 512
 #define CAPTURE_SIZE_MIN 512
+
+/* What free looks at, without a detour over the global offset table. */
+extern char *_Atomic arena_base HIDDEN;
+extern _Atomic size_t arena_reserved HIDDEN;
 
 static bool captures(void)
 {

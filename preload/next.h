@@ -73,6 +73,7 @@ bool next_resolved(void);
 /* free_sized and free_aligned_sized, which glibc has since 2.43; else NULL. */
 void next_resolve_sized(void);
 
-extern struct next next;
+/* Hidden, so that it is reached without a detour over the global offset table. */
+extern struct next next __attribute__((visibility("hidden")));
 
 #endif

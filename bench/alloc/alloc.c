@@ -11,9 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define SLOTS 64 /* blocks a thread holds in the pattern "set" */
+#define BATCH 1000
 #define THREADS_MAX 64
 
 static size_t size;
@@ -88,6 +92,77 @@ static void mixed_sizes(unsigned int *seed)
 		free(slots[i]);
 }
 
+/* All at once, and all back. */
+static void batches(unsigned int *seed)
+{
+	static _Thread_local void *slots[BATCH];
+
+	(void)seed;
+	for (unsigned long i = 0; i < operations; i += BATCH) {
+		for (int k = 0; k < BATCH; k++)
+			slots[k] = touched(allocate(size));
+		for (int k = 0; k < BATCH; k++)
+			free(slots[k]);
+	}
+}
+
+/* As servers do, and Larson's benchmark: a thousand blocks of 4 KiB up to the size given,
+ * any of which is replaced next. */
+static void larson(unsigned int *seed)
+{
+	static _Thread_local void *slots[BATCH];
+
+	for (unsigned long i = 0; i < operations; i++) {
+		void **slot = &slots[next(seed) % BATCH];
+
+		free(*slot);
+		*slot = touched(allocate(4096 + next(seed) % (size - 4096)));
+	}
+	for (int i = 0; i < BATCH; i++)
+		free(slots[i]);
+}
+
+/* A buffer that grows by a page at a time, up to the size given. */
+static void growing(unsigned int *seed)
+{
+	(void)seed;
+	for (unsigned long i = 0; i < operations;) {
+		void *p = NULL;
+
+		for (size_t len = 4096; len <= size; len += 4096, i++)
+			p = touched(realloc(p, len));
+		free(p);
+	}
+}
+
+static void mappings(unsigned int *seed)
+{
+	(void)seed;
+	for (unsigned long i = 0; i < operations; i++) {
+		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			       0);
+
+		munmap(touched(p == MAP_FAILED ? NULL : p), size);
+	}
+}
+
+/* With SIZE bytes that were written to. */
+static void forks(unsigned int *seed)
+{
+	void *p = by_memalign(size);
+
+	(void)seed;
+	memset(touched(p), 1, size);
+	for (unsigned long i = 0; i < operations; i++) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(0);
+		waitpid(pid, NULL, 0);
+	}
+	free(p);
+}
+
 static void *thread(void *arg)
 {
 	unsigned int seed = (unsigned int)(uintptr_t)arg + 1;
@@ -132,6 +207,11 @@ int main(int argc, char **argv)
 		{ "malloc-pairs", by_malloc, pairs },
 		{ "malloc-set", by_malloc, working_set },
 		{ "malloc-mixed", by_malloc, mixed_sizes },
+		{ "malloc-batch", by_malloc, batches },
+		{ "larson", by_malloc, larson },
+		{ "realloc-growing", by_malloc, growing },
+		{ "mmap-pairs", by_malloc, mappings },
+		{ "fork", by_malloc, forks },
 		{ "memalign-pairs", by_memalign, pairs },
 		{ "memalign-set", by_memalign, working_set },
 	};
