@@ -64,16 +64,38 @@ static bool reserve(void)
 		if (sys_is_error(map))
 			continue;
 		arena_base = (char *)round_up((size_t)map, ARENA_ALIGN);
+		if (arena_base > (char *)map)
+			sys_munmap((char *)map, (size_t)(arena_base - (char *)map));
+		sys_munmap(arena_base + size, ARENA_ALIGN - (size_t)(arena_base - (char *)map));
 		atomic_store_explicit(&arena_reserved, size, memory_order_release);
 		return true;
 	}
 	return false;
 }
 
-/* First less is ours, then it is gone: so nobody's later mapping is taken for ours. */
-void arena_trim_reservation(void)
+/* Never used, and nothing but addresses: but addresses count too, sometimes. */
+static void cut_last(size_t keep)
 {
-	size_t reserved = arena_reserved;
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		struct arena *a = &arenas[i];
+		size_t used = round_up(a->high * ARENA_GRANULE + 1, ARENA_ALIGN);
+
+		if (a->state != ARENA_SHARED || !a->granules || used >= a->len ||
+		    (size_t)(a->base - arena_base) + a->len != keep)
+			continue;
+		map_nothing(a->base + used, a->len - used);
+		for (size_t at = used; at < a->len; at += ARENA_ALIGN)
+			atomic_store_explicit(
+				&arena_map[(size_t)(a->base + at - arena_base) / ARENA_ALIGN], 0,
+				memory_order_release);
+		a->len = used;
+		return;
+	}
+}
+
+/* First less is ours, then it is gone: so nobody's later mapping is taken for ours. */
+static size_t reservation_used(void)
+{
 	size_t keep = 0;
 
 	for (unsigned int i = 0; i < arena_slots; i++) {
@@ -84,10 +106,24 @@ void arena_trim_reservation(void)
 		if ((size_t)(a->base - arena_base) + a->len > keep)
 			keep = (size_t)(a->base - arena_base) + a->len;
 	}
+	return keep;
+}
+
+void arena_trim_reservation(void)
+{
+	size_t reserved = arena_reserved;
+	size_t keep = reservation_used();
+
 	if (keep == reserved)
 		return;
 	atomic_store_explicit(&arena_reserved, keep, memory_order_release);
 	sys_munmap(arena_base + keep, reserved - keep);
+}
+
+void arena_trim_all(void)
+{
+	cut_last(reservation_used());
+	arena_trim_reservation();
 }
 
 static void map_arena(const struct arena *a, unsigned short slot)

@@ -115,6 +115,9 @@ struct arena *arena_of_file(dev_t dev, ino_t ino, uint64_t offset);
  * which the program is about to set. */
 void arena_trim_reservation(void);
 
+/* The same, and what of the last arena was never used. */
+void arena_trim_all(void);
+
 /* Give the memory and slot of an arena of blocks back; it must hold none. */
 void arena_release(struct arena *a);
 

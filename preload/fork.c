@@ -221,3 +221,17 @@ void fork_child(void)
 		blocks_drain_cache(); /* what threads had left there */
 	blocks_unlock();
 }
+
+void fork_never_again(void)
+{
+	if (!shim.owner || shim.owner != sys_getpid() || pins_by_whom() ||
+	    !blocks_lock_within(LOCK_MS))
+		return;
+	forking.interrupted = false;
+	if (fork_make_private()) {
+		session_forget();
+		retire_all(false);
+		shim.owner = 0;
+	}
+	blocks_unlock();
+}

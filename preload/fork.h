@@ -36,4 +36,11 @@ void fork_prepare(void);
 void fork_parent(void);
 void fork_child(void);
 
+/*
+ * The program is about to forbid itself system calls that a fork would take to repair:
+ * what the handlers would do is done now, for good.  Not if anybody may have pinned
+ * pages of it.
+ */
+void fork_never_again(void);
+
 #endif

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "blocks.h"
 #include "mappings.h"
 #include "next.h"
 #include "rebind.h"
@@ -177,12 +178,32 @@ EXPORT int munlock(const void *addr, size_t len)
 	return result(sys_call(SYS_munlock, (long)addr, (long)len, 0, 0, 0, 0));
 }
 
+static int real_mlockall(int flags)
+{
+	return next_resolved() && next.mlockall
+		       ? next.mlockall(flags)
+		       : result(sys_call(SYS_mlockall, flags, 0, 0, 0, 0, 0));
+}
+
+/* All addresses count for who is not privileged, also those that are only reserved. */
+static bool trimmed_for_lock(void)
+{
+	if (errno != ENOMEM || !arena_reserved || !blocks_lock_within(100))
+		return false;
+	arena_trim_all();
+	blocks_unlock();
+	return true;
+}
+
 EXPORT int mlockall(int flags)
 {
-	int ret = next_resolved() && next.mlockall
-			  ? next.mlockall(flags)
-			  : result(sys_call(SYS_mlockall, flags, 0, 0, 0, 0, 0));
+	int saved = errno;
+	int ret = real_mlockall(flags);
 
+	if (ret && (flags & MCL_CURRENT) && trimmed_for_lock()) {
+		errno = saved;
+		ret = real_mlockall(flags);
+	}
 	if (!ret && (flags & MCL_CURRENT))
 		mapping_all_locked(true);
 	return ret;

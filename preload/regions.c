@@ -251,4 +251,7 @@ void regions_forget(void)
 		memfile_close(&pools[i].file);
 		pools[i].made = false;
 	}
+	/* What is mapped there is nobody's affair any more. */
+	highest = 0;
+	lowest = UINTPTR_MAX;
 }

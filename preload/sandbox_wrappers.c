@@ -7,13 +7,15 @@
  * among that.  So when the program takes the step that comes before a filter
  * (PR_SET_NO_NEW_PRIVS, which libseccomp takes too) or sets one, capture ends:
  * from then on there are only the calls that the C library would make itself.
- * What is captured stays the program's, and zero-copy where it is registered.
+ * What is captured becomes the program's own memory, copy-on-write as after a fork;
+ * only if the kernel may hold pages of it, for io_uring or the like, does it stay as it is.
  */
 #include <errno.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
+#include "fork.h"
 #include "next.h"
 #include "shim.h"
 #include "sys.h"
@@ -28,9 +30,12 @@ static void before(int option, unsigned long value)
 		return;
 	if (shim.owner && shim.owner != sys_getpid())
 		return;
-	shim.sandboxed = true;
+	if (shim.sandboxed)
+		return;
 	shim.on = false;
 	shim.watch = false;
+	fork_never_again();
+	shim.sandboxed = true;
 }
 
 EXPORT int prctl(int option, ...)

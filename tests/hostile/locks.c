@@ -180,16 +180,24 @@ static void last_handlers_lock(void)
 
 /* ---- signal handlers ---- */
 
+static volatile unsigned int handled;
+static int interval; /* us, from the end of one handler to the next */
+
+static void again(void)
+{
+	struct itimerval timer = { { 0, 0 }, { 0, interval } };
+
+	setitimer(ITIMER_REAL, &timer, NULL);
+}
+
 static void on_signal(int number, void (*handler)(int), int microseconds)
 {
 	struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
-	struct itimerval timer = { { 0, microseconds }, { 0, microseconds } };
 
 	CHECK(sigaction(number, &action, NULL) == 0);
-	CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+	interval = microseconds;
+	again();
 }
-
-static volatile unsigned int handled;
 
 static void forking_handler(int number)
 {
@@ -202,6 +210,7 @@ static void forking_handler(int number)
 	if (pid > 0)
 		waitpid(pid, NULL, 0);
 	handled++;
+	again();
 	errno = saved;
 }
 
@@ -238,6 +247,7 @@ static void mapping_handler(int number)
 	(void)number;
 	map_some(handled);
 	handled++;
+	again();
 	errno = saved;
 }
 
@@ -258,6 +268,7 @@ static void allocating_handler(int number)
 	(void)number;
 	allocate_some(handled);
 	handled++;
+	again();
 	errno = saved;
 }
 
@@ -280,6 +291,7 @@ static void opening_handler(int number)
 	if (fd >= 0)
 		close(fd);
 	handled++;
+	again();
 	errno = saved;
 }
 
