@@ -56,7 +56,7 @@ struct arena {
 	struct granule *granules;  /* len / ARENA_GRANULE of them; NULL: a region */
 	_Atomic uint64_t *altered; /* a bit per granule: mprotect and the like were here */
 	uint32_t high;		   /* granules from here on were never used: zero */
-	uint32_t used;		   /* granules in blocks */
+	_Atomic uint32_t used;	   /* granules in blocks; also read without the lock */
 };
 
 /* Set once, base first; read by arena_owns() without a lock. */

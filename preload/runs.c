@@ -32,6 +32,14 @@ static void mark(struct arena *a, uint32_t at, uint32_t len, enum granule_state 
 	run_set_state(a, at, state);
 }
 
+/* One changes it at a time: no locked instruction. */
+static void count_used(struct arena *a, uint32_t more)
+{
+	uint32_t used = atomic_load_explicit(&a->used, memory_order_relaxed);
+
+	atomic_store_explicit(&a->used, used + more, memory_order_relaxed);
+}
+
 static void forget_tags(struct arena *a, uint32_t at, uint32_t len)
 {
 	run_set_state(a, at, UNUSED);
@@ -86,7 +94,7 @@ static void carve(struct arena *a, uint32_t at, uint32_t room, uint32_t start, u
 	if (at + room > start + len)
 		bin_insert(a, start + len, at + room - (start + len));
 	mark(a, start, len, USED);
-	a->used += len;
+	count_used(a, len);
 }
 
 static bool take_from_bins(struct arena *a, uint32_t len, size_t align, uint32_t *ret)
@@ -142,7 +150,7 @@ static bool take_from_top(struct arena *a, uint32_t len, size_t align, uint32_t 
 	*ret = aligned_start(a, at, align);
 	a->high = *ret + len;
 	mark(a, *ret, len, USED);
-	a->used += len;
+	count_used(a, len);
 	/* What alignment skipped may have a free run in front of it. */
 	if (*ret > at)
 		join(a, at, *ret - at);
@@ -162,7 +170,7 @@ void run_give_back(struct arena *a, uint32_t at)
 {
 	uint32_t len = a->granules[at].len;
 
-	a->used -= len;
+	count_used(a, 0 - len);
 	forget_tags(a, at, len);
 	join(a, at, len);
 }
@@ -175,7 +183,7 @@ static void shrink(struct arena *a, uint32_t at, uint32_t len)
 		return;
 	run_set_state(a, at + len + rest - 1, UNUSED);
 	mark(a, at, len, USED);
-	a->used -= rest;
+	count_used(a, 0 - rest);
 	join(a, at + len, rest);
 }
 
@@ -202,7 +210,7 @@ static bool grow(struct arena *a, uint32_t at, uint32_t len)
 	if (have > 1)
 		run_set_state(a, at + have - 1, UNUSED);
 	mark(a, at, len, USED);
-	a->used += need;
+	count_used(a, need);
 	return true;
 }
 

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/* blocks_arenas.c - arenas as a whole: their bookkeeping, and when memory goes back. */
+#include <sys/mman.h>
+
+#include "blocks_internal.h"
+#include "memfile.h"
+#include "sys.h"
+
+/* What stays with us, though it is free, beside an eighth of what is used. */
+#define KEEP_FREE (8UL << 20)
+/* Shorter free runs are not worth a system call. */
+#define PURGE_MIN (256UL << 10)
+
+static size_t dirty; /* granules freed and not handed out again, about */
+
+void blocks_handed_out_again(uint32_t len)
+{
+	dirty -= dirty < len ? dirty : len;
+}
+
+static size_t used_granules(void)
+{
+	size_t used = 0;
+
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (arenas[i].state == ARENA_SHARED && arenas[i].granules)
+			used += arenas[i].used;
+	return used;
+}
+
+static void punch(char *at, size_t len, void *arg)
+{
+	const struct arena *a = arg;
+
+	if (len >= PURGE_MIN)
+		memfile_punch(&a->file, a->offset + (uint64_t)(at - a->base), len);
+}
+
+/* Free memory that piled up goes back.  A server holds what it has registered, so for
+ * it the arena is another one from here on. */
+static void purge(void)
+{
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		struct arena *a = &arenas[i];
+
+		if (a->state != ARENA_SHARED || !a->granules || a->high == a->used)
+			continue;
+		blocks_for_each_free(a, punch, a);
+		arena_renew(a);
+		blocks_news();
+	}
+	dirty = 0;
+}
+
+static bool another_is_empty(const struct arena *but)
+{
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (&arenas[i] != but && arenas[i].state == ARENA_SHARED && arenas[i].granules &&
+		    !arenas[i].used)
+			return true;
+	return false;
+}
+
+static void release_arena(struct arena *a)
+{
+	runs_forget(a);
+	blocks_news();
+	dirty -= dirty < a->high ? dirty : a->high;
+	arena_release(a);
+}
+
+void blocks_after_free(struct arena *a, uint32_t len)
+{
+	if (a->state == ARENA_RETIRED) {
+		if (!a->used && !a->torn)
+			release_arena(a);
+		return;
+	}
+	dirty += len;
+	if (!a->used && (a->len > 2 * KEEP_FREE || another_is_empty(a)))
+		release_arena(a);
+	else if (dirty * ARENA_GRANULE > KEEP_FREE && dirty > used_granules() / 8)
+		purge();
+}
+
+static void each_run(const struct arena *a, bool free,
+		     void (*each)(char *at, size_t len, void *arg), void *arg)
+{
+	for (uint32_t at = 0, next; at < a->high; at = next) {
+		uint8_t state = run_state(a, at);
+
+		next = at + a->granules[at].len;
+		if (free ? state == FREE : state == USED || state == SLOTS)
+			each(a->base + (size_t)at * ARENA_GRANULE,
+			     (size_t)(next - at) * ARENA_GRANULE, arg);
+	}
+}
+
+void blocks_for_each_used(const struct arena *a, void (*each)(char *at, size_t len, void *arg),
+			  void *arg)
+{
+	each_run(a, false, each, arg);
+}
+
+void blocks_for_each_free(const struct arena *a, void (*each)(char *at, size_t len, void *arg),
+			  void *arg)
+{
+	each_run(a, true, each, arg);
+}
+
+void blocks_retire(struct arena *a)
+{
+	a->state = ARENA_RETIRED;
+	if (!a->used && !a->torn)
+		release_arena(a);
+}
+
+static size_t granules_bytes(const struct arena *a)
+{
+	return a->len / ARENA_GRANULE * sizeof(struct granule);
+}
+
+static size_t altered_bytes(const struct arena *a)
+{
+	return (a->len / ARENA_GRANULE + 63) / 64 * sizeof(uint64_t);
+}
+
+bool blocks_make_granules(struct arena *a)
+{
+	long map = sys_mmap(NULL, granules_bytes(a) + altered_bytes(a), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (sys_is_error(map))
+		return false;
+	a->granules = (struct granule *)map;
+	a->altered = (_Atomic uint64_t *)(map + (long)granules_bytes(a));
+	return true;
+}
+
+void blocks_free_granules(struct arena *a)
+{
+	if (a->granules)
+		sys_munmap(a->granules, granules_bytes(a) + altered_bytes(a));
+	a->granules = NULL;
+}
