@@ -76,7 +76,7 @@ void blocks_news(void);
 /* An arena is there, with room for the first small blocks.  Lock held. */
 void blocks_ensure_arena(void);
 
-/* Call @each for every run of used granules of @a. */
+/* Call @each for every run of used granules of @a.  Also in the middle of a change. */
 void blocks_for_each_used(const struct arena *a, void (*each)(char *at, size_t len, void *arg),
 			  void *arg);
 

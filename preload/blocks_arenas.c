@@ -83,29 +83,44 @@ void blocks_after_free(struct arena *a, uint32_t len)
 		purge();
 }
 
-static void each_run(const struct arena *a, bool free,
-		     void (*each)(char *at, size_t len, void *arg), void *arg)
+/* A free run whose ends agree; in the middle of a change they may not. */
+static bool is_free_run(const struct arena *a, uint32_t at)
 {
-	for (uint32_t at = 0, next; at < a->high; at = next) {
-		uint8_t state = run_state(a, at);
+	uint32_t len = a->granules[at].len;
 
-		next = at + a->granules[at].len;
-		if (free ? state == FREE : state == USED || state == SLOTS)
-			each(a->base + (size_t)at * ARENA_GRANULE,
-			     (size_t)(next - at) * ARENA_GRANULE, arg);
-	}
+	return run_state(a, at) == FREE && len && len <= a->high - at &&
+	       run_state(a, at + len - 1) == FREE && a->granules[at + len - 1].len == len;
 }
 
+/*
+ * A fork may come in the middle of a change.  What is just being handed out or freed
+ * nobody needs, and all other used runs are as they should be; so each is looked for
+ * where it begins, and nothing else is relied on.
+ */
 void blocks_for_each_used(const struct arena *a, void (*each)(char *at, size_t len, void *arg),
 			  void *arg)
 {
-	each_run(a, false, each, arg);
+	for (uint32_t at = 0, len; at < a->high; at += len) {
+		uint8_t state = run_state(a, at);
+
+		len = 1;
+		if (state == USED || state == SLOTS) {
+			len = a->granules[at].len;
+			each(a->base + (size_t)at * ARENA_GRANULE, (size_t)len * ARENA_GRANULE,
+			     arg);
+		} else if (is_free_run(a, at)) {
+			len = a->granules[at].len;
+		}
+	}
 }
 
 void blocks_for_each_free(const struct arena *a, void (*each)(char *at, size_t len, void *arg),
 			  void *arg)
 {
-	each_run(a, true, each, arg);
+	for (uint32_t at = 0; at < a->high; at += a->granules[at].len)
+		if (run_state(a, at) == FREE)
+			each(a->base + (size_t)at * ARENA_GRANULE,
+			     (size_t)a->granules[at].len * ARENA_GRANULE, arg);
 }
 
 void blocks_retire(struct arena *a)

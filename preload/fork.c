@@ -208,7 +208,7 @@ void fork_child(void)
 	session_forget();
 	stats_reset();
 	close_pipe_end(0);
-	fork_copy(forking.frozen);
+	fork_copy();
 	if (forking.copy && forking.pipe[1] >= 0)
 		sys_call(SYS_write, forking.pipe[1], (long)"", 1, 0, 0, 0);
 	close_pipe_end(1);

@@ -19,8 +19,7 @@
 struct copy {
 	const struct vma *v;
 	struct memfile file;
-	char *to;   /* NULL until there is something to copy */
-	bool whole; /* as fork_copy() has it */
+	char *to; /* NULL until there is something to copy */
 	long error;
 };
 
@@ -94,7 +93,7 @@ static void copy_content(struct copy *c, const struct arena *a)
 		copy_mapping(c);
 		return;
 	}
-	if (c->whole && a->granules)
+	if (a->granules)
 		blocks_for_each_used(a, copy_run, c);
 	else
 		memfile_each_data(&c->file, c->v->offset, c->v->len, copy_data, c);
@@ -122,10 +121,10 @@ static long put(const struct copy *c)
 			MREMAP_MAYMOVE | MREMAP_FIXED, (long)v->start, 0);
 }
 
-static void replace_shared(const struct vma *v, bool whole)
+static void replace_shared(const struct vma *v)
 {
 	const struct arena *a = arena_of_file(v->dev, v->ino, v->offset);
-	struct copy c = { .v = v, .whole = whole };
+	struct copy c = { .v = v };
 	long ret;
 
 	c.file = a ? a->file : (struct memfile){ .fd = -1 };
@@ -145,8 +144,9 @@ static void replace_shared(const struct vma *v, bool whole)
 
 static bool replace(const struct vma *v, void *arg)
 {
+	(void)arg;
 	if (v->shared)
-		replace_shared(v, *(bool *)arg);
+		replace_shared(v);
 	marks_each(MARK_WIPE, v->start, v->len, wipe, (void *)(uintptr_t)v);
 	return true;
 }
@@ -160,17 +160,17 @@ static void fill_hole(void *addr, size_t len, void *arg)
 }
 
 /* Without regions all that is ours lies in the reservation. */
-static int replace_all(bool *whole)
+static int replace_all(void)
 {
 	for (unsigned int i = 0; i < arena_slots; i++)
 		if (arenas[i].state != ARENA_EMPTY && arenas[i].pool)
-			return vmas_each(NULL, (size_t)1 << 56, replace, whole);
-	return vmas_each(arena_base, arena_reserved, replace, whole);
+			return vmas_each(NULL, (size_t)1 << 56, replace, NULL);
+	return vmas_each(arena_base, arena_reserved, replace, NULL);
 }
 
-void fork_copy(bool whole)
+void fork_copy(void)
 {
-	if (replace_all(&whole) < 0)
+	if (replace_all() < 0)
 		log_line(LOG_WARN, "/proc/self/maps cannot be read: a forked child shares the "
 				   "memory of its parent");
 	if (arena_reserved)

@@ -20,9 +20,8 @@ void fork_tidy_private(void);
 
 /*
  * In the child: private memory with the same content in the place of all that is
- * shared.  @whole: the bookkeeping of the arenas can be trusted, so what is free need
- * not be copied.
+ * shared.
  */
-void fork_copy(bool whole);
+void fork_copy(void);
 
 #endif
