@@ -23,7 +23,12 @@
 #define STEP ARENA_ALIGN /* a huge page */
 #define LOCK_MS 20
 
-static atomic_size_t spent; /* of AHEAD_BYTES */
+static atomic_size_t spent; /* bytes that were populated, and may lie idle */
+
+static bool may_spend(const struct memfile *f, size_t len)
+{
+	return atomic_load(&spent) + len <= AHEAD_BYTES + memfile_resident(f, 0) / 16;
+}
 
 /* Runs that are used, or soon will be, and as many as fit in here. */
 struct pieces {
@@ -32,6 +37,7 @@ struct pieces {
 		size_t len;
 	} list[256];
 	unsigned int nr;
+	struct memfile file;
 };
 
 static void note_piece(char *at, size_t len, void *arg)
@@ -52,12 +58,11 @@ static void note_piece(char *at, size_t len, void *arg)
 static void note_next(struct arena *a, struct pieces *p)
 {
 	size_t high = a->high * ARENA_GRANULE;
-	size_t to = (high + AHEAD_BYTES / 2 + STEP - 1) & ~(STEP - 1);
+	size_t to = (high + AHEAD_NEXT + STEP - 1) & ~(STEP - 1);
 
-	if (a->ahead || atomic_load(&spent) + (to - high) > AHEAD_BYTES)
+	if (a->ahead)
 		return;
 	a->ahead = true;
-	atomic_fetch_add(&spent, to - high);
 	note_piece(a->base + high, (to < a->len ? to : a->len) - high, p);
 }
 
@@ -66,13 +71,30 @@ static bool note_arena(unsigned int slot, struct pieces *p)
 	struct arena *a = &arenas[slot];
 
 	p->nr = 0;
+	p->file.fd = -1;
 	if (!blocks_lock_within(LOCK_MS))
 		return false;
 	if (a->state == ARENA_SHARED && a->granules) {
+		p->file = a->file;
 		blocks_for_each_used(a, note_piece, p);
 		note_next(a, p);
 	}
 	blocks_unlock();
+	return true;
+}
+
+/* What was there already costs nothing. */
+static bool populate_step(const struct memfile *f, char *at, size_t len)
+{
+	size_t before = memfile_resident(f, 0);
+	size_t after;
+
+	if (!may_spend(f, len))
+		return false;
+	sys_madvise(at, len, MADV_POPULATE_WRITE);
+	after = memfile_resident(f, 0);
+	if (after > before)
+		atomic_fetch_add(&spent, after - before);
 	return true;
 }
 
@@ -82,10 +104,10 @@ static void populate(const struct pieces *p, long long deadline)
 		for (size_t done = 0; done < p->list[i].len; done += STEP) {
 			size_t left = p->list[i].len - done;
 
-			if (sys_now_ms() >= deadline)
+			if (sys_now_ms() >= deadline ||
+			    !populate_step(&p->file, p->list[i].at + done,
+					   left < STEP ? left : STEP))
 				return;
-			sys_madvise(p->list[i].at + done, left < STEP ? left : STEP,
-				    MADV_POPULATE_WRITE);
 		}
 }
 
@@ -172,7 +194,14 @@ void ahead_prepare(void)
 	}
 }
 
-void ahead_block(void *p, size_t len)
+bool ahead_block(void *p, size_t len)
 {
-	sys_madvise(p, len < AHEAD_BLOCK ? len : AHEAD_BLOCK, MADV_POPULATE_WRITE);
+	const struct arena *a = arena_of(p);
+
+	len = len < AHEAD_BLOCK ? len : AHEAD_BLOCK;
+	if (!a || !may_spend(&a->file, len))
+		return false;
+	atomic_fetch_add(&spent, len);
+	sys_madvise(p, len, MADV_POPULATE_WRITE);
+	return true;
 }

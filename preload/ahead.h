@@ -3,9 +3,10 @@
  * ahead.h - memory that is there before the first request uses it.
  *
  * A server registers what exists.  Blocks were asked for because I/O is to be done in
- * them: so they are populated while there is a session, and what is going to be the
- * next blocks, a little; mappings never are, because programs map more than they use.
- * What is wholly there is made of huge pages, which are served much faster.
+ * them: so some are populated while there is a session, and what is going to be the
+ * next blocks; but never much more than the program has touched itself.  Mappings
+ * never are, because programs map more than they use.  What is wholly there is made of
+ * huge pages, which are served much faster.
  *
  * Nobody waits long for it: it goes on for a bounded time, or for a bounded size, and
  * what is left comes about when the program touches it.  No lock is held.
@@ -13,16 +14,18 @@
 #ifndef UBLKZC_PRELOAD_AHEAD_H
 #define UBLKZC_PRELOAD_AHEAD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define AHEAD_OPEN_MS 60	  /* an open that arms does so much work, at most */
-#define AHEAD_BYTES (4UL << 20)	  /* of a process's next blocks, in all */
+#define AHEAD_BYTES (8UL << 20)	  /* populated in all, and a sixteenth of what exists */
+#define AHEAD_NEXT (2UL << 20)	  /* of the next blocks */
 #define AHEAD_BLOCK (256UL << 10) /* of a block that is handed out */
 
 /* A session has come about: see to all there is. */
 void ahead_prepare(void);
 
-/* A block that was never used is handed out. */
-void ahead_block(void *p, size_t len);
+/* A block that was never used is handed out.  True: it exists now. */
+bool ahead_block(void *p, size_t len);
 
 #endif
