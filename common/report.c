@@ -22,6 +22,7 @@ static const struct {
 			 "RLIMIT_FSIZE set, or UBLKZC_MAX_MB reached" },
 	{ STAT_FORKED_WITHOUT_US, "calls passed through in a child made by _Fork or clone" },
 	{ STAT_BUSY, "allocations not captured: during a fork, or in a signal handler" },
+	{ STAT_HELD_BYTES, "bytes of captured memory existed at the end" },
 	{ STAT_ARENAS, "arenas made" },
 	{ STAT_ARENAS_SENT, "arenas registered with a server" },
 	{ STAT_ARENAS_REFUSED, "arenas refused by a server or the kernel" },

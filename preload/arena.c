@@ -212,6 +212,16 @@ void arena_publish(struct arena *a)
 	stat_add(STAT_ARENAS, 1);
 }
 
+size_t arena_resident(void)
+{
+	size_t sum = regions_resident();
+
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (arenas[i].state != ARENA_EMPTY && arenas[i].granules)
+			sum += memfile_resident(&arenas[i].file, 0);
+	return sum;
+}
+
 bool arena_file_is_ours(dev_t dev, ino_t ino)
 {
 	for (unsigned int i = 0; i < ARENAS_MAX && i <= arena_slots; i++)

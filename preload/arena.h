@@ -105,6 +105,9 @@ void arena_publish(struct arena *a);
 /* May @len bytes more be captured (UBLKZC_MAX_MB)? */
 bool arena_may_grow(size_t len);
 
+/* Bytes of captured memory that exist, whoever touched them.  No lock: a number for people. */
+size_t arena_resident(void);
+
 /* Is this one of the files that captured memory lives in?  No lock. */
 bool arena_file_is_ours(dev_t dev, ino_t ino);
 

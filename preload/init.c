@@ -112,6 +112,7 @@ __attribute__((constructor(101))) static void start(void)
 __attribute__((destructor)) static void finish(void)
 {
 	legacy_leave();
+	stat_add(STAT_HELD_BYTES, shim_is_owner() ? arena_resident() : 0);
 	if (!config.stats)
 		return;
 	voice_of_summary();

@@ -57,6 +57,16 @@ bool regions_file_is_ours(dev_t dev, ino_t ino)
 	return false;
 }
 
+size_t regions_resident(void)
+{
+	size_t sum = 0;
+
+	for (unsigned int i = 0; i < POOLS; i++)
+		if (pools[i].made)
+			sum += memfile_resident(&pools[i].file, 0);
+	return sum;
+}
+
 static bool pool_in_use(const struct pool *pool)
 {
 	for (unsigned int i = 0; i < arena_slots; i++)

@@ -45,6 +45,9 @@ void regions_look(void);
 /* In a child: all of them are its own private memory by now. */
 void regions_forget(void);
 
+/* Bytes of regions that exist.  No lock. */
+size_t regions_resident(void);
+
 bool regions_file_is_ours(dev_t dev, ino_t ino);
 
 #endif
