@@ -100,3 +100,29 @@ flock --nonblock "$SCRATCH/lock" true || fail "the keeper has its caller's lock"
 for pid in $(server) $(keeper); do
     ! find "/proc/$pid/fd" -lname "$SCRATCH/lock" | grep -q . || fail "process $pid has its caller's descriptor"
 done
+"$UBLKZC" del -n "$ID"
+
+# ---- directories and files, whatever the umask and however full ----
+
+rm -rf /run/ublkzc /run/ublk
+(umask 077 && "$UBLKZC" add -t mem --size 16M >"$SCRATCH/added")
+DEVICE=$(cat "$SCRATCH/added") ID=${DEVICE#/dev/ublkb}
+DEVICES+=("$DEVICE")
+[ "$(stat -c %a /run/ublkzc)" = 755 ] || fail "/run/ublkzc has mode $(stat -c %a /run/ublkzc)"
+for kind in sock:666 stat:644 lock:600 args:600; do
+    mode=$(stat -c %a "/run/ublkzc/ublkb$ID.${kind%:*}")
+    [ "$mode" = "${kind#*:}" ] || fail "with umask 077 the ${kind%:*} file has mode $mode"
+done
+setpriv --reuid=65534 --clear-groups "$UBLKZC" list | grep "^$DEVICE" | grep -qv 'is dead' ||
+    fail "others cannot ask for the server"
+"$UBLKZC" del -n "$ID"
+
+mount -t tmpfs -o size=16k tmpfs /run/ublkzc
+dd if=/dev/zero of=/run/ublkzc/full bs=4k 2>/dev/null || :
+devices_before=$(ls /dev/ublk*)
+"$UBLKZC" add -t mem --size 16M >"$SCRATCH/added" 2>"$SCRATCH/err" && fail "add with a full /run"
+grep -q "ublkb.*stat: No space left on device" "$SCRATCH/err" || fail "a full /run: $(cat "$SCRATCH/err")"
+[ "$(ls /dev/ublk*)" = "$devices_before" ] || fail "a full /run: add left $(ls /dev/ublk*)"
+[ "$(ls /run/ublkzc)" = full ] || fail "a full /run: add left $(ls /run/ublkzc)"
+"$UBLKZC" list >"$SCRATCH/listed" || fail "list with a full /run"
+umount /run/ublkzc
