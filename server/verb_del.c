@@ -27,7 +27,7 @@
 
 #define DEL_DEADLINE_MS 40000 /* more than a keeper gives its server */
 #define NUMBER_DEADLINE_MS 2000
-#define ANSWER_MS 10000 /* for the server's control thread */
+#define ANSWER_MS 30000 /* for the control thread: a busy machine is no reason to kill it */
 #define ASK_TIMES 20	/* a tenth of a second between them */
 
 static const char usage_text[] = "usage: ublkzc del [--force] {-n ID | -a}\n";
