@@ -11,6 +11,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -64,6 +65,7 @@ static int nr_fds_of(uint16_t type)
 	case WIRE_RESIZE:
 	case WIRE_STOP:
 	case WIRE_UPGRADE:
+	case WIRE_RESIDENT:
 		return 0;
 	default:
 		return -1;
@@ -73,11 +75,14 @@ static int nr_fds_of(uint16_t type)
 /* Fields that a type does not use must be zero, so that they stay usable. */
 static int unused_fields_zero(const struct wire_request *req)
 {
-	if (req->type != WIRE_ADD && (req->flags || req->offset))
+	bool range = req->type == WIRE_ADD || req->type == WIRE_RESIDENT;
+
+	if ((req->type != WIRE_ADD && req->flags) || (!range && req->offset))
 		return 0;
-	if (req->type != WIRE_ADD && req->type != WIRE_RESIZE && req->length)
+	if (!range && req->type != WIRE_RESIZE && req->length)
 		return 0;
-	if (req->type != WIRE_REMOVE && req->type != WIRE_ATTACHED && req->index)
+	if (req->type != WIRE_REMOVE && req->type != WIRE_ATTACHED && req->type != WIRE_RESIDENT &&
+	    req->index)
 		return 0;
 	if (req->type != WIRE_HELLO && req->type != WIRE_ATTACH && req->type != WIRE_DETACH &&
 	    req->pid)

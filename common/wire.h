@@ -47,8 +47,9 @@ enum wire_type {
 	/*
 	 * Register a buffer.  One descriptor: a memfd sealed with
 	 * SHRINK|GROW|SEAL.  offset and length in bytes, multiples of the page
-	 * size, inside the file, at most 4 GiB.  The server may answer after
-	 * later messages' replies: match by seq.
+	 * size, inside the file, at most 4 GiB.  What of it exists is registered
+	 * before the reply, and the rest when it does.  The server may answer
+	 * after later messages' replies: match by seq.
 	 */
 	WIRE_ADD = 2,
 	/* Unregister the buffer that ADD returned as index.  No descriptor. */
@@ -88,8 +89,17 @@ enum wire_type {
 	 * instead, with the reason.
 	 */
 	WIRE_UPGRADE = 11,
+	/*
+	 * A hint, without a descriptor and without a reply, for servers with
+	 * WIRE_FEATURE_RESIDENT: more of the buffer that ADD returned as index
+	 * has pages now, about length bytes at offset.
+	 */
+	WIRE_RESIDENT = 12,
 	WIRE_TYPES /* one more than the last type */
 };
+
+/* What a server can, in its reply to HELLO. */
+#define WIRE_FEATURE_RESIDENT (1U << 0) /* takes WIRE_RESIDENT */
 
 /* Flags of WIRE_ADD. */
 #define WIRE_ADD_READ_ONLY (1U << 0) /* the device only ever reads from it */
@@ -140,9 +150,9 @@ struct wire_request {
 	uint16_t type;	 /* enum wire_type */
 	uint32_t seq;	 /* chosen by the client, repeated in the reply */
 	uint32_t flags;	 /* WIRE_ADD_* */
-	uint64_t offset; /* ADD: bytes into the memfd */
-	uint64_t length; /* ADD, RESIZE: bytes */
-	uint32_t index;	 /* REMOVE, ATTACHED */
+	uint64_t offset; /* ADD, RESIDENT: bytes into the memfd */
+	uint64_t length; /* ADD, RESIZE, RESIDENT: bytes */
+	uint32_t index;	 /* REMOVE, ATTACHED, RESIDENT */
 	uint32_t pid;	 /* ATTACH, DETACH; HELLO: informative */
 	uint8_t reserved[24];
 };
@@ -158,14 +168,15 @@ struct wire_reply {
 	int32_t status;	 /* 0 or a negative errno */
 	uint16_t reason; /* enum wire_reason */
 	uint16_t pad;
-	uint32_t index;	      /* ADD: the registered buffer's; SCAN: how many */
+	uint32_t index;	      /* ADD: what REMOVE calls it; SCAN: how many */
 	uint32_t device;      /* HELLO: N of /dev/ublkbN */
 	uint32_t max_buffers; /* HELLO: buffers this client may hold */
 	uint64_t max_bytes;   /* HELLO: bytes it may register; SCAN: has */
 	uint32_t pid;	      /* ATTACHED */
 	uint32_t processes;   /* ATTACH, ATTACHED: followed now */
 	uint32_t refused;     /* SCAN, ATTACH: mappings or parts not registered */
-	uint8_t reserved[12];
+	uint32_t features;    /* HELLO: WIRE_FEATURE_* */
+	uint8_t reserved[8];
 };
 static_assert(sizeof(struct wire_reply) == 64, "wire format");
 static_assert(offsetof(struct wire_reply, max_bytes) == 32, "wire format");

@@ -4,9 +4,9 @@
  *
  * The last close of a file can take for ever: that of a file on FUSE is answered by a
  * program, perhaps the client's own, that of a TCP socket may linger as long as its owner
- * chose, and that of a unix socket closes what nobody has read from it.  So the control
- * thread hands such descriptors to a thread, one for each user who has some: a user can
- * only hold up its own.
+ * chose, that of a unix socket closes what nobody has read from it, and that of a disk or of
+ * much memory writes or frees it.  So the control thread hands such descriptors to a
+ * thread, one for each user who has some (worker.h): a user can only hold up its own.
  *
  * Any thread; nothing here waits.
  */
@@ -19,7 +19,7 @@
 /* Descriptors of one user that may wait to be closed, before nothing more is taken. */
 #define CLOSER_USER_MAX 4096
 
-/* Close @fds, which @user sent; at once when they cannot take long. */
+/* Close @fds, which @user sent. */
 void closer_close(uid_t user, const int *fds, unsigned int nr);
 
 /* End @user's connection now; what it sent and nobody has read is closed with it later. */

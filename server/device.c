@@ -96,6 +96,17 @@ static bool is_stopped(struct device *d)
 	return false;
 }
 
+/* What might not have been copied, had its memory been registered. */
+static uint64_t copied_requests(const struct state *state)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < state->nr_queues; i++)
+		sum += counter_get(&state->queues[i].copied_nothing_registered) +
+		       counter_get(&state->queues[i].copied_other_memory);
+	return sum;
+}
+
 /* False: the device is to be left to a successor. */
 static bool serve(struct device *d)
 {
@@ -107,12 +118,15 @@ static bool serve(struct device *d)
 		{ .fd = d->vault->fd, .events = POLLIN },
 	};
 
+	int wait = 0;
+
 	while (!fds[0].revents && !fds[1].revents && !d->stop_asked) {
-		if (poll(fds, 5, ctrl_has_early(&d->ctrl) ? 0 : 1000) < 0 && errno != EINTR)
+		if (poll(fds, 5, ctrl_has_early(&d->ctrl) ? 0 : wait) < 0 && errno != EINTR)
 			break;
 		FAULT_POINT("serving");
 		device_collect(d);
 		listener_run(&d->listener);
+		wait = buffers_tick(&d->buffers, copied_requests(d->state));
 		show_gauges(d);
 		if (fds[4].revents)
 			handover_hear(d);

@@ -3,13 +3,13 @@
 #ifndef UBLKZC_SERVER_DEVICE_INTERNAL_H
 #define UBLKZC_SERVER_DEVICE_INTERNAL_H
 
-#include "buffers.h"
+#include "memory/buffers.h"
 #include "ctrl.h"
 #include "device.h"
 #include "handover.h"
 #include "listener.h"
 #include "queue.h"
-#include "registry.h"
+#include "memory/registry.h"
 #include "state.h"
 #include "target.h"
 #include "vault.h"

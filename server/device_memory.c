@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "device_internal.h"
+#include "memory/guard.h"
 
 /* ---- the driver as the buffers' backend ---- */
 
@@ -17,8 +18,6 @@ static int backend_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *co
 {
 	struct device *d = arg;
 
-	if (!d->shmem_zc)
-		return -EOPNOTSUPP;
 	return ctrl_reg_buf(&d->ctrl, d->info.dev_id, reg, cookie);
 }
 
@@ -30,12 +29,12 @@ static int backend_unreg(void *arg, unsigned int index, void *cookie)
 }
 
 static void answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
-		   unsigned int index, uint64_t len)
+		   uint32_t number)
 {
 	struct device *d = arg;
 
 	if (client)
-		listener_answer(&d->listener, client, seq, status, reason, index, len);
+		listener_answer(&d->listener, client, seq, status, reason, number);
 	else
 		d->shm_result = status;
 }
@@ -93,31 +92,39 @@ int device_register_shm_files(struct device *d)
 {
 	int ret = 0;
 
+	d->buffers.at_once = true;
 	for (unsigned int i = 0; d->shmem_zc && !ret && i < d->options->nr_shm_files; i++)
 		ret = register_shm_file(d, d->options->shm_files[i]);
+	d->buffers.at_once = false;
 	return ret;
 }
 
-static uint64_t three_quarters_of_memory(void)
+static uint64_t quarter_of_memory(void)
 {
 	struct sysinfo info;
 
 	if (sysinfo(&info) < 0)
-		return 1ULL << 30;
-	return (uint64_t)info.totalram * info.mem_unit / 4 * 3;
+		return 1ULL << 28;
+	return (uint64_t)info.totalram * info.mem_unit / 4;
+}
+
+static uint64_t or_default(uint64_t option, uint64_t quarters)
+{
+	return option ? option : quarters * quarter_of_memory();
 }
 
 int device_open_listener(struct device *d)
 {
 	const struct options *o = d->options;
-	uint64_t most = three_quarters_of_memory();
 
+	guard_open();
 	d->buffers = (struct buffers){
 		.registry = &d->registry,
 		.backend = { .arg = d, .reg = backend_reg, .unreg = backend_unreg },
 		.answer = answer,
 		.answer_arg = d,
-		.max_bytes = o->max_bytes ? o->max_bytes : most,
+		.max_bytes = or_default(o->max_bytes, 3),
+		.no_feature = !d->shmem_zc,
 		.vault = d->vault,
 	};
 	d->listener = (struct listener){
@@ -125,8 +132,8 @@ int device_open_listener(struct device *d)
 		.limits = { .max_clients = o->max_clients,
 			    .max_user_clients = o->max_user_clients,
 			    .max_buffers = o->max_buffers,
-			    .max_client_bytes = o->max_client_bytes ? o->max_client_bytes : most,
-			    .max_user_bytes = o->max_user_bytes ? o->max_user_bytes : most,
+			    .max_client_bytes = or_default(o->max_client_bytes, 2),
+			    .max_user_bytes = or_default(o->max_user_bytes, 2),
 			    .hello_timeout = LISTENER_HELLO_TIMEOUT },
 		.buffers = &d->buffers,
 		.vault = d->vault,

@@ -138,15 +138,23 @@ static int prepare(struct heir *h)
 static int inherit_use(struct device *d, const struct vault_record *r)
 {
 	struct client *c = listener_find(&d->listener, r->use.client);
-	uint64_t len;
 	int ret;
 
 	if (r->use.client && !c)
 		return 0; /* it hung up in the predecessor's last moment */
-	ret = buffers_restore_use(&d->buffers, r, c, &len);
-	if (!ret && c)
-		listener_restore_use(c, len);
-	return ret == -ENOENT ? 0 : ret;
+	ret = buffers_restore_use(&d->buffers, r, c, c ? listener_restore_use(c) : NULL);
+	if (ret && ret != -ENOENT)
+		log_error(ret, "memory of a client is copied, its record cannot be restored");
+	return 0;
+}
+
+/* What cannot be restored is copied; that must not keep the device from being served. */
+static void inherit_memory(struct device *d, const struct vault_record *r, int fd)
+{
+	int ret = buffers_restore(&d->buffers, r, fd);
+
+	if (ret)
+		log_error(ret, "memory of a client is copied, its record cannot be restored");
 }
 
 static int inherit_later(struct heir *h, const struct vault_record *r, int fd)
@@ -156,9 +164,9 @@ static int inherit_later(struct heir *h, const struct vault_record *r, int fd)
 
 	if (!ret && r->kind == VAULT_USE)
 		return inherit_use(d, r);
-	if (!ret && fd >= 0 && r->kind == VAULT_BUFFER)
-		ret = buffers_restore(&d->buffers, r, fd);
-	else if (!ret && fd >= 0) {
+	if (!ret && (r->kind == VAULT_FILE || r->kind == VAULT_BUFFER)) {
+		inherit_memory(d, r, fd);
+	} else if (!ret && fd >= 0) {
 		listener_restore(&d->listener, r, fd);
 		return 0;
 	}

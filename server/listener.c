@@ -27,8 +27,12 @@
 #include "listener_internal.h"
 #include "peer.h"
 #include "state.h"
+#include "worker.h"
 
 #define EVENTS_MAX 64
+
+/* What epoll says when threads have done something. */
+static char worker_done;
 
 static time_t now_seconds(void)
 {
@@ -92,7 +96,9 @@ int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
 		return log_error(-errno, "listen");
 	if (l->socket < 0)
 		return l->socket;
-	ret = listener_watch(l, l->socket, &l->socket);
+	ret = listener_watch(l, worker_fd(), &worker_done);
+	if (!ret)
+		ret = listener_watch(l, l->socket, &l->socket);
 	if (ret || !legacy_dir)
 		return ret;
 	if (l->legacy < 0)
@@ -134,6 +140,7 @@ static void free_client(struct listener *l, struct client *c)
 	l->nr_clients--;
 	buffers_forget_client(l->buffers, c);
 	scan_forget(&c->scan);
+	listener_leave_user(l, c);
 	attach_forget_asker(&l->attachments, c);
 	vault_drop(l->vault, c->id);
 	listener_disconnect(l, c);
@@ -154,6 +161,7 @@ static void sweep(struct listener *l)
 		if (c->closing)
 			free_client(l, c);
 	}
+	listener_sweep_users(l);
 }
 
 /*
@@ -173,16 +181,19 @@ struct client *listener_new_client(struct listener *l, int fd, const struct ucre
 {
 	struct client *c = l->nr_clients < l->limits.max_clients ? calloc(1, sizeof(*c)) : NULL;
 
-	if (!c || listener_watch(l, fd, c) < 0) {
+	if (!c)
+		return NULL;
+	c->uid = cred->uid;
+	if (!listener_join_user(l, c) || listener_watch(l, fd, c) < 0) {
+		if (c->user)
+			listener_leave_user(l, c);
 		free(c);
 		return NULL;
 	}
 	c->fd = fd;
 	c->pid = cred->pid;
-	c->uid = cred->uid;
 	c->pidfd = peer_pidfd(fd);
 	c->scan.buffers = l->buffers;
-	c->scan.max_bytes = l->limits.max_client_bytes;
 	c->deadline = now_seconds() + l->limits.hello_timeout;
 	c->next = l->first;
 	l->first = c;
@@ -248,16 +259,15 @@ int listener_add_memory(struct listener *l, struct client *c, const struct buffe
 	int ret = listener_judge_memory(req, ret_reason);
 
 	if (!ret)
-		ret = listener_judge_budget(l, c, req->len, ret_reason);
+		ret = listener_judge_budget(l, c, ret_reason);
 	if (ret)
 		return ret;
 	c->nr_buffers++;
-	c->bytes += req->len;
 	ret = buffers_add(l->buffers, req, ret_reason);
-	if (ret) {
+	if (ret)
 		c->nr_buffers--;
-		c->bytes -= req->len;
-	}
+	if (ret == -EDQUOT)
+		listener_say_limit(l, c, &c->account);
 	return ret;
 }
 
@@ -282,6 +292,7 @@ static void handle_hello(struct listener *l, struct client *c, const struct wire
 	reply.device = l->device;
 	reply.max_buffers = l->limits.max_buffers;
 	reply.max_bytes = l->limits.max_client_bytes;
+	reply.features = WIRE_FEATURE_RESIDENT;
 	listener_reply(l, c, &reply);
 }
 
@@ -293,6 +304,7 @@ static void handle_add(struct listener *l, struct client *c, const struct wire_r
 		.len = req->length,
 		.read_only = (req->flags & WIRE_ADD_READ_ONLY) != 0,
 		.client = c,
+		.account = &c->account,
 		.owner = c->id,
 		.seq = req->seq,
 	};
@@ -309,18 +321,13 @@ static void handle_add(struct listener *l, struct client *c, const struct wire_r
 static void handle_remove(struct listener *l, struct client *c, const struct wire_request *req)
 {
 	struct wire_reply reply;
-	struct buffer_view view;
-	bool known = registry_view(l->buffers->registry, req->index, &view);
 	int ret = buffers_remove(l->buffers, c, req->index);
 
 	if (ret) {
 		listener_refuse(l, c, req, ret, WIRE_NO_SUCH_BUFFER);
 		return;
 	}
-	if (known) {
-		c->nr_buffers--;
-		c->bytes -= view.len;
-	}
+	c->nr_buffers--;
 	wire_reply_init(&reply, req->type, req->seq);
 	reply.index = req->index;
 	listener_reply(l, c, &reply);
@@ -350,6 +357,9 @@ static void handle_request(struct listener *l, struct client *c, const struct wi
 		break;
 	case WIRE_SCAN:
 		scan_requested(l, c, req);
+		break;
+	case WIRE_RESIDENT: /* a hint: where exactly is seen when we look */
+		buffers_look_again(l->buffers, c, req->index);
 		break;
 	case WIRE_PING:
 		wire_reply_init(&reply, req->type, req->seq);
@@ -398,7 +408,7 @@ static void serve_client(struct listener *l, struct client *c)
 /* ---- all together ---- */
 
 void listener_answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
-		     unsigned int index, uint64_t len)
+		     uint32_t number)
 {
 	struct listener *l = arg;
 	struct client *c = client;
@@ -406,21 +416,21 @@ void listener_answer(void *arg, void *client, uint32_t seq, int status, enum wir
 
 	if (!c)
 		return;
-	if (status) {
-		/* What the kernel refused must not count against its client. */
+	/* What was refused must not count against its client. */
+	if (status)
 		c->nr_buffers--;
-		c->bytes -= len;
-	}
+	if (reason == WIRE_OVER_BUDGET)
+		listener_say_limit(l, c, &c->account);
 	if (c->legacy_lease)
 		return; /* our predecessor has answered it */
 	if (c->legacy) {
-		legacy_answer(l, c, status, index);
+		legacy_answer(l, c, status, number);
 		return;
 	}
 	wire_reply_init(&reply, WIRE_ADD, seq);
 	reply.status = status;
 	reply.reason = (uint16_t)reason;
-	reply.index = status ? 0 : index;
+	reply.index = status ? 0 : number;
 	listener_reply(l, c, &reply);
 }
 
@@ -432,7 +442,9 @@ void listener_run(struct listener *l)
 	for (int i = 0; i < nr; i++) {
 		struct client *c = events[i].data.ptr;
 
-		if (events[i].data.ptr == &l->socket)
+		if (events[i].data.ptr == &worker_done)
+			worker_collect();
+		else if (events[i].data.ptr == &l->socket)
 			accept_one(l, l->socket);
 		else if (events[i].data.ptr == &l->legacy)
 			accept_one(l, l->legacy);
@@ -452,6 +464,7 @@ void listener_close(struct listener *l)
 	while (l->first)
 		free_client(l, l->first);
 	attach_close(&l->attachments);
+	listener_free_users(l);
 	if (l->socket >= 0)
 		close_socket(l, l->socket);
 	if (l->legacy >= 0)

@@ -16,8 +16,8 @@
 
 #include <stdint.h>
 
-#include "attach.h"
-#include "buffers.h"
+#include "memory/attach.h"
+#include "memory/buffers.h"
 
 /*
  * Limits; all can be set by options of ublkzc add.  Those of a user are for all its
@@ -26,7 +26,7 @@
 struct listener_limits {
 	unsigned int max_clients;      /* connections */
 	unsigned int max_user_clients; /* connections of one user */
-	unsigned int max_buffers;      /* per client */
+	unsigned int max_buffers;      /* per client: what ADD brings */
 	uint64_t max_client_bytes;     /* per client */
 	uint64_t max_user_bytes;       /* per user */
 	unsigned int hello_timeout;    /* seconds to say HELLO */
@@ -45,6 +45,7 @@ struct listener {
 	int legacy; /* -1: none */
 	unsigned int nr_clients;
 	uint64_t refused;
+	struct user *users;
 	struct vault *vault; /* NULL: none */
 	struct client *first;
 	struct attachments attachments; /* made by listener_open() */
@@ -81,8 +82,8 @@ void listener_restore(struct listener *l, const struct vault_record *r, int fd);
 /* The client with that id in the vault; NULL: it is gone. */
 struct client *listener_find(const struct listener *l, uint64_t id);
 
-/* A restored client uses a restored buffer. */
-void listener_restore_use(struct client *c, uint64_t len);
+/* A restored client wants restored memory: who pays for it. */
+struct account *listener_restore_use(struct client *c);
 
 /* The device has resumed: look at shared memory as the predecessor did. */
 void listener_resume(struct listener *l);

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "listener.h"
-#include "scan.h"
+#include "memory/scan.h"
 
 struct client {
 	struct client *next;
@@ -29,9 +29,18 @@ struct client {
 	bool attaching;	    /* ATTACH is not answered, and no successor would */
 	bool upgrade_asked; /* UPGRADE is not answered */
 	uint32_t upgrade_seq;
+	struct user *user;
+	struct account account; /* pays for what ADD brings */
 	unsigned int nr_buffers;
-	uint64_t bytes;
 	uint64_t id; /* in the vault; 0: not there */
+};
+
+/* All clients of one user, and what it was allowed lately. */
+struct user {
+	struct user *next;
+	uid_t uid;
+	unsigned int nr_clients;
+	struct account account;
 };
 
 /* To be freed when the current round is over. */
@@ -58,11 +67,18 @@ long listener_receive(struct listener *l, struct client *c, void *buf, size_t si
 
 /* listener_judge.c: 0 or a negative errno and the reason. */
 int listener_judge_memory(const struct buffer_request *req, enum wire_reason *ret_reason);
-int listener_judge_budget(const struct listener *l, const struct client *c, uint64_t len,
+int listener_judge_budget(const struct listener *l, const struct client *c,
 			  enum wire_reason *ret_reason);
 int listener_judge_user(const struct listener *l, const struct client *c);
-/* Bytes that a scan of @c may find. */
-uint64_t listener_judge_scan(const struct listener *l, const struct client *c);
+/* Say which limit @a has reached, if it has. */
+void listener_say_limit(const struct listener *l, const struct client *c, const struct account *a);
+
+/* listener_users.c: the user of @c, who pays with it; false: no memory. */
+bool listener_join_user(struct listener *l, struct client *c);
+void listener_leave_user(struct listener *l, struct client *c);
+/* Forget users who have nothing, and could not get more by being forgotten. */
+void listener_sweep_users(struct listener *l);
+void listener_free_users(struct listener *l);
 
 /*
  * May one more line be logged about what clients do?  They can do it for ever, and the log
@@ -84,7 +100,7 @@ void legacy_serve(struct listener *l, struct client *c);
 void legacy_answer(struct listener *l, struct client *c, int status, unsigned int index);
 
 /* listener_scan.c: memory that processes share themselves */
-void scan_again(struct listener *l, struct client *c);
+int scan_again(struct listener *l, struct client *c);
 void scan_requested(struct listener *l, struct client *c, const struct wire_request *req);
 bool admin_requested(struct listener *l, struct client *c, const struct wire_request *req);
 /* @c is answered by listener_upgraded() and has time until then. */

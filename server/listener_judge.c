@@ -72,29 +72,6 @@ int listener_judge_memory(const struct buffer_request *req, enum wire_reason *re
 
 /* ---- budgets ---- */
 
-static bool has_user_budget(const struct client *c)
-{
-	return c->uid != 0 && c->uid != geteuid();
-}
-
-struct user_total {
-	unsigned int clients;
-	uint64_t bytes;
-};
-
-static struct user_total total_of(const struct listener *l, uid_t uid)
-{
-	struct user_total total = { 0 };
-
-	for (const struct client *c = l->first; c; c = c->next) {
-		if (c->uid != uid)
-			continue;
-		total.clients++;
-		total.bytes += c->bytes + c->scan.bytes;
-	}
-	return total;
-}
-
 /* The control thread's only, whatever its listeners. */
 bool listener_may_say(void)
 {
@@ -113,55 +90,39 @@ bool listener_may_say(void)
 	return lines++ < LISTENER_LINES;
 }
 
-static int over_budget(const struct client *c, const char *option, uint64_t limit)
+static void say_limit(const struct client *c, const char *option, uint64_t limit)
 {
 	if (listener_may_say())
-		log_line(LOG_WARN, "process %d of user %u is refused: it wants more than --%s %llu",
+		log_line(LOG_WARN, "process %d of user %u is refused, for the limit --%s %llu",
 			 (int)c->pid, (unsigned int)c->uid, option, (unsigned long long)limit);
-	return -EDQUOT;
 }
 
-static bool exceeds(uint64_t has, uint64_t more, uint64_t limit)
+void listener_say_limit(const struct listener *l, const struct client *c,
+			 const struct account *a)
 {
-	return more > limit || has > limit - more;
+	const struct account *full = account_limit(a);
+
+	if (full)
+		say_limit(c, full->option, full->max_bytes);
+	else
+		say_limit(c, "max-bytes", l->buffers->max_bytes);
 }
 
-int listener_judge_budget(const struct listener *l, const struct client *c, uint64_t len,
+int listener_judge_budget(const struct listener *l, const struct client *c,
 			  enum wire_reason *ret_reason)
 {
-	const struct listener_limits *limits = &l->limits;
-
-	*ret_reason = WIRE_OVER_BUDGET;
-	if (c->nr_buffers >= limits->max_buffers)
-		return over_budget(c, "max-buffers", limits->max_buffers);
-	if (exceeds(c->bytes, len, limits->max_client_bytes))
-		return over_budget(c, "max-client-bytes", limits->max_client_bytes);
-	if (has_user_budget(c) && exceeds(total_of(l, c->uid).bytes, len, limits->max_user_bytes))
-		return over_budget(c, "max-user-bytes", limits->max_user_bytes);
 	*ret_reason = WIRE_OK;
-	return 0;
-}
-
-uint64_t listener_judge_scan(const struct listener *l, const struct client *c)
-{
-	const struct listener_limits *limits = &l->limits;
-	uint64_t others;
-
-	if (!has_user_budget(c))
-		return limits->max_client_bytes;
-	others = total_of(l, c->uid).bytes - c->scan.bytes;
-	if (others >= limits->max_user_bytes)
+	if (c->nr_buffers < l->limits.max_buffers)
 		return 0;
-	return limits->max_user_bytes - others < limits->max_client_bytes
-		       ? limits->max_user_bytes - others
-		       : limits->max_client_bytes;
+	*ret_reason = WIRE_OVER_BUDGET;
+	say_limit(c, "max-buffers", l->limits.max_buffers);
+	return -EDQUOT;
 }
 
 int listener_judge_user(const struct listener *l, const struct client *c)
 {
-	unsigned int limit = l->limits.max_user_clients;
-
-	if (!has_user_budget(c) || total_of(l, c->uid).clients <= limit)
+	if (!c->user->account.paced || c->user->nr_clients <= l->limits.max_user_clients)
 		return 0;
-	return over_budget(c, "max-user-clients", limit);
+	say_limit(c, "max-user-clients", l->limits.max_user_clients);
+	return -EDQUOT;
 }

@@ -15,7 +15,7 @@ static void legacy_reply(struct client *c, int32_t index)
 
 void legacy_serve(struct listener *l, struct client *c)
 {
-	struct buffer_request add = { .client = c };
+	struct buffer_request add = { .client = c, .account = &c->account };
 	enum wire_reason reason;
 	struct wire_fds got;
 	struct stat st;

@@ -83,10 +83,10 @@ void listener_restore(struct listener *l, const struct vault_record *r, int fd)
 	vault_drop(l->vault, r->id);
 }
 
-void listener_restore_use(struct client *c, uint64_t len)
+struct account *listener_restore_use(struct client *c)
 {
 	c->nr_buffers++;
-	c->bytes += len;
+	return &c->account;
 }
 
 void listener_leave(struct listener *l)

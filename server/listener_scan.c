@@ -20,7 +20,7 @@ static void scanned(struct scan *s, void *arg)
 	c->scan_asked = false;
 	wire_reply_init(&reply, WIRE_SCAN, c->scan_seq);
 	reply.index = s->nr;
-	reply.max_bytes = s->bytes;
+	reply.max_bytes = scan_bytes(s);
 	reply.refused = s->refused;
 	reply.reason = (uint16_t)s->why;
 	listener_reply(c->listener, c, &reply);
@@ -38,18 +38,18 @@ void scan_requested(struct listener *l, struct client *c, const struct wire_requ
 	}
 	c->scan_seq = req->seq;
 	c->scan_asked = true;
-	scan_again(l, c);
+	if (scan_again(l, c) == 0)
+		return;
+	c->scan_asked = false;
+	listener_refuse(l, c, req, -ENOMEM, WIRE_NO_MEMORY);
 }
 
-void scan_again(struct listener *l, struct client *c)
+int scan_again(struct listener *l, struct client *c)
 {
 	c->listener = l;
 	c->scan.done = scanned;
 	c->scan.done_arg = c;
-	c->scan.max_bytes = listener_judge_scan(l, c);
-	scan_begin(&c->scan, true);
-	scan_process(&c->scan, c->pid, c->pidfd);
-	scan_end(&c->scan);
+	return scan_start(&c->scan, c->uid, c->pid, c->pidfd);
 }
 
 void listener_attached(void *arg, void *client, uint32_t seq, pid_t pid)

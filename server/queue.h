@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #include "common/uapi.h"
-#include "registry.h"
+#include "memory/registry.h"
 #include "segments.h"
 #include "state.h"
 #include "target.h"

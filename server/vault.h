@@ -21,7 +21,7 @@
 /* Of the records: a keeper starts a successor of another program version only
  * if that understands them. */
 #ifndef VAULT_VERSION /* tests build a program of another version: tests/faults */
-#define VAULT_VERSION 2
+#define VAULT_VERSION 3
 #endif
 
 enum vault_kind {
@@ -31,15 +31,15 @@ enum vault_kind {
 	VAULT_LEGACY_SOCKET, /* ... of the older protocol */
 	VAULT_CLIENT,	     /* the connection, or the pidfd of a legacy lease */
 	VAULT_ATTACHED,	     /* the pidfd of a process that is attached */
-	VAULT_BUFFER,	     /* the memory */
-	VAULT_USE,	     /* none */
+	VAULT_BUFFER,	     /* none: what is registered of a file */
+	VAULT_USE,	     /* none: who wants what of a file */
+	VAULT_FILE,	     /* memory */
 	VAULT_LOCK,	     /* the device's lock: lock.h */
 	VAULT_KINDS,	     /* one more than the last */
 };
 
 /* What the driver was last known to do with a buffer. */
 enum vault_buffer_state {
-	VAULT_WAITING,	     /* not asked yet */
 	VAULT_REGISTERING,   /* asked; it may have an index, or none */
 	VAULT_LIVE,	     /* has the index */
 	VAULT_UNREGISTERING, /* asked; the index may be free again */
@@ -70,6 +70,7 @@ struct vault_record {
 			int32_t pid;
 		} attached;
 		struct {
+			uint64_t file;	      /* id */
 			uint64_t offset, len; /* bytes */
 			uint32_t index;	      /* LIVE and UNREGISTERING */
 			uint8_t state;	      /* enum vault_buffer_state */
@@ -77,13 +78,20 @@ struct vault_record {
 			uint8_t pad[2];
 		} buffer;
 		struct {
-			uint64_t buffer, client; /* ids; client 0: the server itself */
-			uint32_t seq;		 /* of the ADD */
+			uint64_t file, client; /* ids; client 0: the server itself */
+			uint64_t offset, len;  /* bytes */
+			uint32_t seq;	       /* of the ADD */
+			uint32_t number;       /* what the client calls it */
+			uint8_t read_only;
+			uint8_t pad[7];
 		} use;
 		struct {
 			int32_t status;	 /* 0 or a negative errno */
 			uint32_t reason; /* enum wire_reason */
 		} outcome;
+		struct {
+			uint8_t suspect; /* bool: a server died while it was registered */
+		} file;
 	};
 };
 

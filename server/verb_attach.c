@@ -15,7 +15,7 @@
 #include "common/log.h"
 #include "admin.h"
 #include "common/wire.h"
-#include "maps.h"
+#include "memory/maps.h"
 #include "sizes.h"
 #include "state.h"
 #include "verbs.h"

@@ -20,6 +20,7 @@
 #include "common/log.h"
 #include "server/closer.h"
 #include "server/listener.h"
+#include "server/worker.h"
 
 #define CLIENTS 6
 #define PAGE 4096U
@@ -118,7 +119,13 @@ static int memory(unsigned int pages, int seals)
 {
 	int fd = memfd_create("fuzz", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	if (ftruncate(fd, (off_t)(pages * PAGE)) < 0 || fcntl(fd, F_ADD_SEALS, seals) < 0)
+	if (ftruncate(fd, (off_t)(pages * PAGE)) < 0)
+		abort();
+	/* Some pages exist. */
+	for (unsigned int i = 0; i < pages; i++)
+		if (i != 3 && pwrite(fd, "", 1, i * PAGE) != 1)
+			abort();
+	if (fcntl(fd, F_ADD_SEALS, seals) < 0)
 		abort();
 	return fd;
 }
@@ -222,7 +229,10 @@ static void send_raw(int client)
 static void send_request(int client)
 {
 	struct wire_request req;
-	uint8_t type = take() % 8;
+	uint8_t type = take() % 9;
+
+	if (type == 8)
+		type = WIRE_RESIDENT;
 
 	/* Not ATTACH: the input would choose any process of this machine. */
 	wire_request_init(&req, type == WIRE_ATTACH ? WIRE_HELLO : type, take());
@@ -231,7 +241,7 @@ static void send_request(int client)
 		req.offset = (uint64_t)(take() % 9) * PAGE;
 		req.flags = take() % 3;
 	}
-	if (type == WIRE_REMOVE || type == WIRE_ATTACHED)
+	if (type == WIRE_REMOVE || type == WIRE_ATTACHED || type == WIRE_RESIDENT)
 		req.index = take();
 	send_with(client, &req, sizeof(req),
 		  type == WIRE_HELLO || type == WIRE_ADD || type == WIRE_ATTACH ? 1 : 0);
@@ -266,6 +276,8 @@ static void step(void)
 		break;
 	case 5:
 		listener_run(&listener);
+		if (what & 0x80)
+			worker_wait();
 		break;
 	case 6:
 		driver_answers(what & 0x80 ? -(int)(take() % 40) : 0);
@@ -313,8 +325,11 @@ static void take_down(void)
 	/* One connection and one message of each client a round. */
 	for (unsigned int i = 0; i < CLIENTS || (listener.nr_clients && i < 1000); i++)
 		listener_run(&listener);
-	while (nr_asked)
+	do {
+		worker_wait();
 		driver_answers(0);
+	} while (nr_asked || worker_pending(WORKER_LOOK));
+	buffers_tick(&buffers, 0);
 	if (listener.nr_clients || buffers.nr || buffers.bytes || registry_any(&registry))
 		abort();
 	listener_close(&listener);

@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "server/closer.h"
 #include "server/listener_internal.h"
+#include "server/worker.h"
 #include "tests/unit/cmocka_all.h"
 
 static struct registry registry;
@@ -148,6 +149,7 @@ static int receive(int fd, struct wire_reply *reply)
 	ssize_t len;
 
 	listener_run(&l);
+	worker_wait();
 	len = recv(fd, buf, sizeof(buf), 0);
 	if (len <= 0)
 		return len ? -errno : -EPIPE;
@@ -185,6 +187,9 @@ static int memory(size_t len, int seals)
 	int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
 	assert_int_equal(ftruncate(fd, (off_t)len), 0);
+	/* Only what was touched exists. */
+	for (size_t at = 0; at < len; at += 4096)
+		assert_int_equal(pwrite(fd, "", 1, (off_t)at), 1);
 	assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
 	return fd;
 }
@@ -204,11 +209,45 @@ static void a_whole_session(void **state)
 	assert_int_equal(ask(fd, WIRE_REMOVE, -1, 0, 0).status, 0);
 	assert_int_equal(b.nr, 0);
 	assert_int_equal(ask(fd, WIRE_ADD, mem, 8192, 0).status, 0);
+	assert_int_equal(b.nr, 1);
 	close(fd);
 	listener_run(&l); /* the lease ends with the connection */
 	assert_int_equal(b.nr, 0);
 	assert_int_equal(l.nr_clients, 0);
 	close(mem);
+}
+
+/* What comes into being later is registered when the client says so, and nobody answers. */
+static void more_is_registered_when_a_client_says_so(void **state)
+{
+	int fd = dial();
+	int mem = memfd_create("sparse", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	struct wire_request req;
+	struct wire_reply reply;
+
+	(void)state;
+	assert_int_equal(ftruncate(mem, 65536), 0);
+	assert_int_equal(fcntl(mem, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), 0);
+	assert_int_equal(ask(fd, WIRE_HELLO, 0, 0, 0).features & WIRE_FEATURE_RESIDENT,
+			 WIRE_FEATURE_RESIDENT);
+	reply = ask(fd, WIRE_ADD, mem, 65536, 0);
+	assert_int_equal(reply.status, 0);
+	assert_int_equal(b.nr, 0);
+	assert_int_equal(pwrite(mem, "", 1, 8192), 1);
+	wire_request_init(&req, WIRE_RESIDENT, 12);
+	req.index = reply.index;
+	req.offset = 8192;
+	req.length = 4096;
+	assert_int_equal(wire_send(fd, &req, sizeof(req), -1), 0);
+	assert_int_equal(receive(fd, &reply), -EAGAIN);
+	for (int i = 0; i < 1000 && !b.nr; i++) {
+		buffers_tick(&b, 0);
+		worker_wait();
+		usleep(1000);
+	}
+	assert_int_equal(b.bytes, 4096);
+	close(mem);
+	close(fd);
 }
 
 /* ---- descriptors that are no good, by what they are ---- */
@@ -511,14 +550,19 @@ static void budgets_of_a_client_hold(void **state)
 {
 	int fd = greeted();
 	int big = memory(131072, SEALED);
+	uint32_t number;
 	int mem[3] = { memory(4096, SEALED), memory(4096, SEALED), memory(4096, SEALED) };
 
 	(void)state;
-	assert_int_equal(ask(fd, WIRE_ADD, big, 131072, 0).reason, WIRE_OVER_BUDGET);
-	assert_int_equal(ask(fd, WIRE_ADD, mem[0], 4096, 0).status, 0);
+	/* As much of it as may be, and no more. */
+	assert_int_equal(ask(fd, WIRE_ADD, big, 131072, 0).status, 0);
+	assert_int_equal(b.bytes, 65536);
+	assert_int_equal(ask(fd, WIRE_ADD, mem[0], 4096, 0).reason, WIRE_OVER_BUDGET);
+	assert_int_equal(ask(fd, WIRE_REMOVE, -1, 0, 0).status, 0);
+	number = ask(fd, WIRE_ADD, mem[0], 4096, 0).index;
 	assert_int_equal(ask(fd, WIRE_ADD, mem[1], 4096, 0).status, 0);
 	assert_int_equal(ask(fd, WIRE_ADD, mem[2], 4096, 0).reason, WIRE_OVER_BUDGET);
-	assert_int_equal(ask(fd, WIRE_REMOVE, -1, 0, 0).status, 0);
+	assert_int_equal(ask(fd, WIRE_REMOVE, -1, 0, number).status, 0);
 	assert_int_equal(ask(fd, WIRE_ADD, mem[2], 4096, 0).status, 0);
 	for (int i = 0; i < 3; i++)
 		close(mem[i]);
@@ -555,17 +599,25 @@ static void budgets_of_a_user_hold(void **state)
 	close(more);
 }
 
-/* However many connections it scans by. */
+static char *share(size_t len)
+{
+	char *shared = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(shared, MAP_FAILED);
+	return memset(shared, 1, len);
+}
+
+/* Once, however many connections scan it; and no more than the user may have. */
 static void what_scans_find_counts_for_the_user(void **state)
 {
 	const size_t len = 2 << 20;
-	char *shared = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *shared = share(len);
+	char *more;
 	int fds[2];
 
 	(void)state;
 	if (geteuid() != 0)
 		skip();
-	assert_ptr_not_equal(shared, MAP_FAILED);
 	b.max_bytes = l.limits.max_client_bytes = 8 << 20;
 	l.limits.max_user_bytes = 3 << 20;
 	chmod(dir, 0755);
@@ -575,15 +627,22 @@ static void what_scans_find_counts_for_the_user(void **state)
 		fds[i] = dial_as(65534);
 		assert_int_equal(ask(fds[i], WIRE_HELLO, 0, 0, 0).status, 0);
 		reply = ask(fds[i], WIRE_SCAN, -1, 0, 0);
-		assert_int_equal(reply.max_bytes, i == 0 ? len : 0);
-		assert_true(reply.refused >= (unsigned int)i);
+		assert_int_equal(reply.max_bytes, len);
+		assert_int_equal(b.bytes, len);
 	}
-	assert_int_equal(ask(fds[0], WIRE_SCAN, -1, 0, 0).max_bytes, len);
+	more = share(len);
+	assert_int_equal(ask(fds[1], WIRE_SCAN, -1, 0, 0).status, 0);
+	assert_int_equal(b.bytes, l.limits.max_user_bytes);
+	close(fds[1]);
+	listener_run(&l);
+	assert_int_equal(b.bytes, len);
+	assert_int_equal(ask(fds[0], WIRE_SCAN, -1, 0, 0).status, 0);
+	assert_int_equal(b.bytes, l.limits.max_user_bytes);
 	close(fds[0]);
 	listener_run(&l);
-	assert_int_equal(ask(fds[1], WIRE_SCAN, -1, 0, 0).max_bytes, len);
-	close(fds[1]);
+	assert_int_equal(b.bytes, 0);
 	munmap(shared, len);
+	munmap(more, len);
 }
 
 static long second_now(void)
@@ -615,24 +674,27 @@ static void a_log_is_not_filled_and_says_what_it_leaves_out(void **state)
 	static char text[1 << 16];
 	unsigned int said = 0, left_out = 0, more;
 	int fd = greeted();
-	int mem = memory(128 << 10, SEALED); /* more than a client may have */
+	int full = memory(64 << 10, SEALED); /* all that a client may have */
+	int mem = memory(4 << 10, SEALED);
 	int log = memfd_create("log", MFD_CLOEXEC);
 	long begin;
 
 	(void)state;
 	wait_for_next_second();
-	ask(fd, WIRE_ADD, mem, 128 << 10, 0); /* says what others left out */
+	l.limits.max_buffers = 10;
+	assert_int_equal(ask(fd, WIRE_ADD, full, 64 << 10, 0).status, 0);
+	ask(fd, WIRE_ADD, mem, 4 << 10, 0); /* says what others left out */
 	begin = second_now();
 	log_set_fd(log);
 	for (int i = 0; i < TIMES; i++)
-		assert_int_equal(ask(fd, WIRE_ADD, mem, 128 << 10, 0).status, -EDQUOT);
+		assert_int_equal(ask(fd, WIRE_ADD, mem, 4 << 10, 0).status, -EDQUOT);
 	wait_for_next_second();
-	ask(fd, WIRE_ADD, mem, 128 << 10, 0);
+	ask(fd, WIRE_ADD, mem, 4 << 10, 0);
 	log_set_fd(nowhere);
 	read_log(log, text, sizeof(text));
 	for (char *rest, *line = strtok_r(text, "\n", &rest); line;
 	     line = strtok_r(NULL, "\n", &rest)) {
-		if (strstr(line, "more than --max-client-bytes 65536"))
+		if (strstr(line, "limit --max-client-bytes 65536"))
 			said++;
 		else if (sscanf(line, "%*s %u more lines about clients", &more) == 1)
 			left_out += more;
@@ -643,6 +705,7 @@ static void a_log_is_not_filled_and_says_what_it_leaves_out(void **state)
 	assert_true(said >= LISTENER_LINES);
 	assert_true(said <= (unsigned long)(second_now() - begin + 1) * LISTENER_LINES);
 	close(log);
+	close(full);
 	close(mem);
 	close(fd);
 }
@@ -661,6 +724,7 @@ static void what_the_kernel_refuses_uses_up_no_budget(void **state)
 		req.length = 8192;
 		assert_int_equal(wire_send(fd, &req, sizeof(req), mem), 0);
 		listener_run(&l);
+		worker_wait();
 		assert_int_equal(b.nr, 1);
 		buffers_finished(&b, registering, -EEXIST);
 		assert_int_equal(receive(fd, &reply), 0);
@@ -766,6 +830,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_whole_session),
+		T(more_is_registered_when_a_client_says_so),
 		T(what_is_no_good_memory_is_refused),
 		T(ended_connections_are_closed_whatever_their_kind),
 		T(a_close_that_takes_long_holds_up_nobody),

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/registry.h"
+#include "server/memory/registry.h"
 #include "tests/unit/cmocka_all.h"
 
 #define BUFFERS 40

@@ -12,10 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "server/attach.h"
-#include "server/maps.h"
-#include "server/memory_fs.h"
-#include "server/scan.h"
+#include "server/memory/attach.h"
+#include "server/memory/maps.h"
+#include "server/memory/memory_fs.h"
+#include "server/memory/scan.h"
+#include "server/worker.h"
 #include "tests/unit/cmocka_all.h"
 
 #define MIB (1UL << 20)
@@ -80,9 +81,21 @@ static int setup(void **state)
 		.backend = { .reg = fake_reg, .unreg = fake_unreg },
 		.max_bytes = 1UL << 30,
 	};
-	scan = (struct scan){ .buffers = &b, .max_bytes = 1UL << 30, .done = done };
+	scan = (struct scan){ .buffers = &b,
+			      .account = { .max_bytes = 1UL << 30, .max_slices = 1000 },
+			      .done = done };
 	nr_pending = nr_done = next_index = 0;
 	refuse_with = 0;
+	return 0;
+}
+
+/* Of the file behind a mapping of ours. */
+static int find_ino(const struct maps_entry *e, void *arg)
+{
+	struct maps_entry *wanted = arg;
+
+	if (e->start <= wanted->start && e->end > wanted->start)
+		*wanted = *e;
 	return 0;
 }
 
@@ -90,19 +103,18 @@ static int setup(void **state)
 static bool may_open(void)
 {
 	char *p = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct maps_entry e = { .start = (uint64_t)p, .end = (uint64_t)p + MIB, .writable = true };
-	int memory = memfd_create("memory", 0);
-	struct stat st;
+	struct maps_entry e = { .start = (uint64_t)p };
 	int fd;
 
-	assert_int_equal(fstat(memory, &st), 0);
-	close(memory);
-	e.dev = st.st_dev; /* anonymous shared memory is on the same file system */
+	assert_int_equal(maps_each_shared(getpid(), find_ino, &e), 0);
+	assert_true(e.ino != 0);
 	fd = maps_open(getpid(), &e);
-
-	munmap(p, MIB);
 	if (fd >= 0)
 		close(fd);
+	/* What the line said is not what is there any more. */
+	e.ino++;
+	assert_true(maps_open(getpid(), &e) < 0);
+	munmap(p, MIB);
 	return fd >= 0;
 }
 
@@ -173,14 +185,26 @@ static int teardown(void **state)
 {
 	(void)state;
 	end_other();
+	worker_wait();
 	scan_forget(&scan);
 	buffers_close(&b);
+	/* The next test's processes would inherit what is still mapped. */
+	while (worker_pending(WORKER_CLOSE))
+		usleep(1000);
 	return 0;
+}
+
+/* Only what was touched exists. */
+static char *touch(char *at, size_t len)
+{
+	memset(at, 1, len);
+	return at;
 }
 
 static char *share(size_t len)
 {
-	return mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return touch(mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+		     len);
 }
 
 static void look(pid_t pid)
@@ -188,10 +212,9 @@ static void look(pid_t pid)
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 
 	assert_true(pidfd >= 0);
-	scan_begin(&scan, true);
-	scan_process(&scan, pid, pidfd);
-	scan_end(&scan);
+	assert_int_equal(scan_start(&scan, 0, pid, pidfd), 0);
 	close(pidfd);
+	worker_wait();
 }
 
 static int parse(const char *text, struct maps_entry *ret)
@@ -253,15 +276,17 @@ static void map_each_kind(void)
 	int segment = shmget(IPC_PRIVATE, 3 * MIB, 0600);
 	int fd = memfd_create("ublkzc:1:0", 0);
 
-	sysv = shmat(segment, NULL, 0);
+	sysv = touch(shmat(segment, NULL, 0), 3 * MIB);
 	shmctl(segment, IPC_RMID, NULL);
 	anonymous = share(2 * MIB);
 	share(MIB / 2);		     /* too small */
 	if (ftruncate(fd, MIB) == 0) /* an arena of the shim */
-		mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		touch(mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MIB);
 	fd = memfd_create("other", 0);
-	if (ftruncate(fd, 4 * MIB) == 0)
-		mmap(NULL, 4 * MIB, PROT_READ, MAP_SHARED, fd, 0);
+	for (unsigned int i = 0; i < 4 * MIB; i += 4096)
+		if (ftruncate(fd, 4 * MIB) < 0 || pwrite(fd, "", 1, i) != 1)
+			_exit(1);
+	mmap(NULL, 4 * MIB, PROT_READ, MAP_SHARED, fd, 0);
 }
 
 static void unmap_two(void)
@@ -281,8 +306,9 @@ static void finds_each_kind_once(void **state)
 	look(other.pid);
 	assert_int_equal(nr_done, 0);
 	assert_int_equal(scan.nr, 3);
-	assert_int_equal(scan.bytes, 9 * MIB);
+	assert_int_equal(scan_bytes(&scan), 0);
 	driver_answers();
+	assert_int_equal(scan_bytes(&scan), 9 * MIB);
 	assert_int_equal(nr_done, 1);
 	assert_int_equal(b.nr, 3);
 
@@ -305,12 +331,13 @@ static void map_middle(void)
 {
 	parts_fd = memfd_create("parts", 0);
 	if (ftruncate(parts_fd, 8 * MIB) == 0)
-		mmap(NULL, 2 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, parts_fd, 2 * MIB);
+		touch(mmap(NULL, 2 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, parts_fd, 2 * MIB),
+		      2 * MIB);
 }
 
 static void map_all(void)
 {
-	mmap(NULL, 8 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, parts_fd, 0);
+	touch(mmap(NULL, 8 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, parts_fd, 0), 8 * MIB);
 }
 
 static void map_more_than_there_is(void)
@@ -332,9 +359,10 @@ static void parts_of_a_file_never_overlap(void **state)
 	next_stage();
 	look(other.pid);
 	driver_answers();
-	assert_int_equal(b.nr, 3); /* before, middle, after */
+	driver_answers();
+	assert_int_equal(b.nr, 1); /* what was there is taken in */
 	assert_int_equal(b.bytes, 8 * MIB);
-	assert_int_equal(scan.bytes, 8 * MIB);
+	assert_int_equal(scan_bytes(&scan), 8 * MIB);
 	next_stage();
 	look(other.pid);
 	assert_int_equal(nr_pending, 0);
@@ -344,6 +372,43 @@ static void parts_of_a_file_never_overlap(void **state)
 static void map_two(void)
 {
 	anonymous = share(2 * MIB);
+}
+
+static void map_much_for_nothing(void)
+{
+	anonymous = mmap(NULL, 1536 * MIB, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+static void touch_a_part(void)
+{
+	touch(anonymous + 512 * MIB, 3 * MIB);
+}
+
+/* Shared memory that nobody has ever touched costs nothing; what is touched is registered. */
+static void untouched_memory_costs_nothing(void **state)
+{
+	static void (*const stages[])(void) = { map_much_for_nothing, touch_a_part, NULL };
+	uint64_t copied = 0;
+
+	(void)state;
+	need_root();
+	start_other(stages);
+	next_stage();
+	look(other.pid);
+	assert_int_equal(nr_done, 1);
+	assert_int_equal(scan.nr, 1);
+	assert_int_equal(nr_pending, 0);
+	assert_int_equal(b.bytes, 0);
+	next_stage();
+	for (int i = 0; i < 100 && !nr_pending; i++) {
+		usleep(10000);
+		buffers_tick(&b, ++copied);
+		worker_wait();
+	}
+	driver_answers();
+	assert_int_equal(b.bytes, 3 * MIB);
+	assert_int_equal(scan_bytes(&scan), 3 * MIB);
 }
 
 static void unmap_it(void)
@@ -359,19 +424,19 @@ static void refusals_are_counted(void **state)
 	need_root();
 	start_other(stages);
 	next_stage();
-	scan.max_bytes = MIB;
+	scan.account.max_bytes = 0;
 	look(other.pid);
 	assert_int_equal(scan.refused, 1);
 	assert_int_equal(scan.why, WIRE_OVER_BUDGET);
 	assert_int_equal(nr_done, 1);
-	scan.max_bytes = 4 * MIB;
+	scan.account.max_bytes = 4 * MIB;
 	refuse_with = -ENOMEM;
 	look(other.pid);
 	driver_answers();
 	assert_int_equal(scan.refused, 1);
 	assert_int_equal(scan.why, WIRE_KERNEL_REFUSED);
 	assert_int_equal(scan.nr, 0);
-	assert_int_equal(scan.bytes, 0);
+	assert_int_equal(scan_bytes(&scan), 0);
 	assert_int_equal(nr_done, 2);
 }
 
@@ -398,6 +463,7 @@ static void rounds_overtake(void **state)
 static void the_dead_have_no_memory(void **state)
 {
 	static void (*const stages[])(void) = { map_two, NULL };
+	static struct scan_found found;
 	pid_t dead = fork();
 	int pidfd;
 
@@ -411,26 +477,27 @@ static void the_dead_have_no_memory(void **state)
 	/* Its number is somebody else's now. */
 	start_other(stages);
 	next_stage();
-	scan_begin(&scan, true);
-	assert_int_equal(scan_process(&scan, other.pid, pidfd), -ESRCH);
-	scan_end(&scan);
+	assert_int_equal(scan_look(&found, other.pid, pidfd), -ESRCH);
+	assert_int_equal(found.nr, 0);
+	assert_int_equal(scan_start(&scan, 0, other.pid, pidfd), 0);
+	worker_wait();
 	assert_int_equal(scan.nr, 0);
+	assert_int_equal(nr_done, 1);
 	close(pidfd);
 }
 
 static struct {
 	unsigned int nr;
-	void *asker;
-	uint32_t seq;
+	uint32_t seqs; /* bits */
 } answer;
 
 static void attached(void *arg, void *asker, uint32_t seq, pid_t pid)
 {
 	(void)arg;
+	(void)asker;
 	(void)pid;
 	answer.nr++;
-	answer.asker = asker;
-	answer.seq = seq;
+	answer.seqs |= 1U << seq;
 }
 
 /* The child shares its parent's, and has its own. */
@@ -462,21 +529,25 @@ static void an_attachment_follows_a_family(void **state)
 
 	(void)state;
 	need_root();
-	answer.nr = 0;
+	answer.nr = answer.seqs = 0;
 	start_other(stages);
 	next_stage();
 	assert_int_equal(attach_add(&a, other.pid, &a, 7), 0);
+	assert_int_equal(attach_add(&a, other.pid, &b, 8), 0); /* both are told */
+	worker_wait();
 	assert_int_equal(answer.nr, 0);
 	driver_answers();
-	assert_int_equal(answer.nr, 1);
-	assert_ptr_equal(answer.asker, &a);
-	assert_int_equal(answer.seq, 7);
+	worker_wait();
+	driver_answers();
+	assert_int_equal(answer.nr, 2);
+	assert_true(answer.seqs == (1 << 7 | 1 << 8));
 	assert_int_equal(attach_find(&a, other.pid, &info), 0);
 	assert_int_equal(info.buffers, 1);
 	assert_int_equal(info.processes, 1);
 
 	next_stage();
 	attach_tick(&a, 1);
+	worker_wait();
 	driver_answers();
 	assert_int_equal(attach_get(&a, 0, &info), 0);
 	assert_int_equal(info.processes, 2);
@@ -488,6 +559,7 @@ static void an_attachment_follows_a_family(void **state)
 	kill(other.pid, SIGKILL);
 	waitpid(other.pid, NULL, 0);
 	attach_tick(&a, 2);
+	worker_wait();
 	assert_int_equal(attach_get(&a, 0, &info), 0);
 	assert_int_equal(info.processes, 1);
 	assert_int_equal(info.buffers, 2);
@@ -498,6 +570,7 @@ static void an_attachment_follows_a_family(void **state)
 	for (time_t t = 3; a.nr && t < 1000; t++) {
 		usleep(1000);
 		attach_tick(&a, t);
+		worker_wait();
 	}
 	assert_int_equal(a.nr, 0);
 	driver_answers();
@@ -529,15 +602,17 @@ static dev_t device_of(const char *path)
 static void memory_is_known_by_its_device(void **state)
 {
 	int huge = memfd_create("huge", MFD_HUGETLB);
+	static struct memory_fs fs;
 	struct stat st;
 
 	(void)state;
-	assert_true(memory_fs(getpid(), device_of("/dev/shm")));
-	assert_false(memory_fs(getpid(), device_of("/proc"))); /* no disk either */
-	assert_false(memory_fs(getpid(), device_of("/")));
+	memory_fs_read(&fs, getpid());
+	assert_true(memory_fs_has(&fs, device_of("/dev/shm")));
+	assert_false(memory_fs_has(&fs, device_of("/proc"))); /* no disk either */
+	assert_false(memory_fs_has(&fs, device_of("/")));
 	if (huge >= 0) {
 		assert_int_equal(fstat(huge, &st), 0);
-		assert_true(memory_fs(getpid(), st.st_dev));
+		assert_true(memory_fs_has(&fs, st.st_dev));
 		close(huge);
 	}
 }
@@ -550,6 +625,7 @@ int main(void)
 		cmocka_unit_test(memory_is_known_by_its_device),
 		cmocka_unit_test_setup_teardown(finds_each_kind_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(parts_of_a_file_never_overlap, setup, teardown),
+		cmocka_unit_test_setup_teardown(untouched_memory_costs_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(refusals_are_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(rounds_overtake, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_dead_have_no_memory, setup, teardown),

@@ -31,6 +31,8 @@ def shared_buffer():
 
 buffer = shared_buffer()
 view = memoryview(buffer).cast("B")
+if os.environ.get("TOUCH"):
+    view[:] = bytes(SIZE)
 for _ in range(children):
     if os.fork() == 0:
         break
@@ -53,10 +55,10 @@ head -c 4M /dev/urandom >"$SCRATCH/expected"
 export EXPECTED=$SCRATCH/expected
 dd if="$EXPECTED" of="$DEVICE" bs=1M oflag=direct status=none
 
-# Under the shim: registered at the open.
+# Under the shim: what exists is registered at the open.
 for kind in anonymous sysv memfd shm; do
     export ROUNDS=4
-    measure_share env LD_PRELOAD="$SHIM" python3 "$SCRATCH/reader.py" "$DEVICE" $kind 0
+    measure_share env TOUCH=1 LD_PRELOAD="$SHIM" python3 "$SCRATCH/reader.py" "$DEVICE" $kind 0
     expect_share_at_least 950 "under the shim: $kind"
 done
 unset ROUNDS
@@ -131,6 +133,44 @@ wait_for nothing_registered
 wait_for none_pinned
 [ "$("$UBLKZC" list --json | jq '.[0].alive')" = true ] || fail "the server is dead"
 dd if="$DEVICE" bs=1M count=4 iflag=direct status=none | cmp - "$EXPECTED"
+
+# Shared memory that was never touched costs nothing, and is not touched by us; the part that
+# the program reads into is zero-copy once it exists.
+cat >"$SCRATCH/sparse.py" <<'PYTHON'
+import mmap, os, sys, time
+memory = mmap.mmap(-1, 1536 << 20)
+view = memoryview(memory)
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+print("mapped", flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.05)
+while True:
+    for at in range(0, 4 << 20, 1 << 18):
+        os.preadv(fd, [view[(700 << 20) + at:(700 << 20) + at + (1 << 18)]], at)
+PYTHON
+shmem_kib() { awk '/^Shmem:/ { print $2 }' /proc/meminfo; }
+for how in shim attach; do
+    rm -f "$SCRATCH/go"
+    before=$(shmem_kib)
+    preload=
+    [ $how = attach ] || preload=$SHIM
+    LD_PRELOAD=$preload python3 "$SCRATCH/sparse.py" "$DEVICE" "$SCRATCH/go" >"$SCRATCH/sparse.out" &
+    READER=$!
+    wait_for grep -q mapped "$SCRATCH/sparse.out"
+    [ $how = shim ] || "$UBLKZC" attach --pid $READER
+    sleep 4
+    grew=$(($(shmem_kib) - before))
+    [ $grew -lt 32768 ] || fail "$how: 1.5 GiB that nobody touched have become $grew KiB"
+    touch "$SCRATCH/go"
+    sleep 4
+    measure_share sleep 1
+    expect_share_at_least 900 "$how: a part of 1.5 GiB, of which $grew KiB existed before"
+    grew=$(($(shmem_kib) - before))
+    [ $grew -lt 65536 ] || fail "$how: 4 MiB that were touched have become $grew KiB"
+    kill $READER
+    wait $READER 2>/dev/null || :
+    wait_for nothing_registered
+done
 
 # What cannot be attached is said.
 says() { # EXPECTED TEXT, COMMAND...

@@ -4,7 +4,8 @@
  *
  * An attachment follows one process and what it forks: each second it looks for
  * children and for processes that have ended, and now and then at the shared
- * memory of all of them (scan.h).  It ends when all have ended, or by detach.
+ * memory of all of them (scan.h), on a thread of theirs.  It ends when all have ended, or
+ * by detach.
  * A child whose parent ends before the next look is not found.
  */
 #ifndef UBLKZC_SERVER_ATTACH_H

@@ -3,6 +3,7 @@
 #include "memory_fs.h"
 
 #include <linux/memfd.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,51 +43,62 @@ static dev_t device_of(unsigned int kind)
 	return st.st_dev;
 }
 
+static dev_t own_devices[NR_KINDS];
+
+static void find_own_devices(void)
+{
+	for (unsigned int i = 0; i < NR_KINDS; i++)
+		own_devices[i] = device_of(kinds[i]);
+}
+
 static bool kernels_own(dev_t dev)
 {
-	static dev_t devices[NR_KINDS];
-	static bool known;
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	for (unsigned int i = 0; !known && i < NR_KINDS; i++)
-		devices[i] = device_of(kinds[i]);
-	known = true;
+	pthread_once(&once, find_own_devices);
 	for (unsigned int i = 0; i < NR_KINDS; i++)
-		if (devices[i] && devices[i] == dev)
+		if (own_devices[i] && own_devices[i] == dev)
 			return true;
 	return false;
 }
 
 /* "ID PARENT MAJ:MIN ROOT POINT OPTIONS [OPTIONAL...] - TYPE SOURCE OPTIONS" */
-static bool is_memory_on(const char *line, dev_t dev)
+static bool is_memory(const char *line, dev_t *ret)
 {
 	unsigned int maj, min;
 	const char *type = strstr(line, " - ");
 
-	return type && sscanf(line, "%*d %*d %u:%u", &maj, &min) == 2 && makedev(maj, min) == dev &&
-	       (strncmp(type + 3, "tmpfs ", 6) == 0 || strncmp(type + 3, "hugetlbfs ", 10) == 0);
+	if (!type || sscanf(line, "%*d %*d %u:%u", &maj, &min) != 2)
+		return false;
+	*ret = makedev(maj, min);
+	return strncmp(type + 3, "tmpfs ", 6) == 0 || strncmp(type + 3, "hugetlbfs ", 10) == 0;
 }
 
-static bool mounted(pid_t pid, dev_t dev)
+void memory_fs_read(struct memory_fs *fs, pid_t pid)
 {
 	char path[40];
 	char *line = NULL;
 	size_t size = 0;
-	bool found = false;
 	FILE *mounts;
 
+	fs->nr = 0;
 	snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)pid);
 	mounts = fopen(path, "re");
 	if (!mounts)
-		return false;
-	while (!found && getline(&line, &size, mounts) > 0)
-		found = is_memory_on(line, dev);
+		return;
+	while (fs->nr < MEMORY_FS_MAX && getline(&line, &size, mounts) > 0)
+		fs->nr += is_memory(line, &fs->devices[fs->nr]);
 	free(line);
 	fclose(mounts);
-	return found;
 }
 
-bool memory_fs(pid_t pid, dev_t dev)
+bool memory_fs_has(const struct memory_fs *fs, dev_t dev)
 {
 	/* What is on a disk, and most mappings are, has a driver's number. */
-	return major(dev) == 0 && (kernels_own(dev) || mounted(pid, dev));
+	if (major(dev) != 0)
+		return false;
+	for (unsigned int i = 0; i < fs->nr; i++)
+		if (fs->devices[i] == dev)
+			return true;
+	return kernels_own(dev);
 }

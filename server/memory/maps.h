@@ -19,6 +19,7 @@ struct maps_entry {
 	uint64_t start, end; /* addresses in that process */
 	uint64_t offset;     /* bytes into the file */
 	dev_t dev;	     /* of its file system; btrfs says another than stat(2) */
+	ino_t ino;
 	bool readable, writable, shared;
 	const char *name; /* in the line that was parsed; may be empty */
 };
@@ -34,9 +35,8 @@ int maps_parse(char *line, struct maps_entry *ret);
 int maps_each_shared(pid_t pid, int (*each)(const struct maps_entry *e, void *arg), void *arg);
 
 /*
- * Open the file behind a mapping, for writing if the mapping is writable.  Only
- * memory is opened: tmpfs, memfd, SysV and anonymous shared memory, hugetlbfs;
- * -EMEDIUMTYPE for files on disks.  Needs CAP_SYS_ADMIN or
+ * Open the file behind a mapping of memory (memory_fs.h), for writing if the mapping is
+ * writable.  -ESTALE: it is another file by now.  Needs CAP_SYS_ADMIN or
  * CAP_CHECKPOINT_RESTORE.  The descriptor is the caller's.
  */
 int maps_open(pid_t pid, const struct maps_entry *e);

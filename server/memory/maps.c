@@ -9,11 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
-
-#include "memory_fs.h"
 
 #define SHIM_ARENA_NAME "/memfd:ublkzc:"
 
@@ -35,6 +34,7 @@ int maps_parse(char *line, struct maps_entry *ret)
 {
 	char *at = line;
 	uint64_t maj, min;
+	char *rest;
 
 	line[strcspn(line, "\n")] = '\0';
 	if (hex(&at, '-', &ret->start) || hex(&at, ' ', &ret->end) || strlen(at) < 5 ||
@@ -47,8 +47,8 @@ int maps_parse(char *line, struct maps_entry *ret)
 	if (hex(&at, ' ', &ret->offset) || hex(&at, ':', &maj) || hex(&at, ' ', &min))
 		return -EINVAL;
 	ret->dev = makedev((unsigned int)maj, (unsigned int)min);
-	at += strcspn(at, " "); /* the inode number */
-	ret->name = at + strspn(at, " ");
+	ret->ino = strtoull(at, &rest, 10);
+	ret->name = rest + strspn(rest, " ");
 	return ret->start < ret->end ? 0 : -EINVAL;
 }
 
@@ -81,24 +81,39 @@ int maps_each_shared(pid_t pid, int (*each)(const struct maps_entry *e, void *ar
 	return ret;
 }
 
+/* Is @fd (O_PATH will do) the memory that the line spoke of? */
+static bool is_the_file(int fd, const struct maps_entry *e)
+{
+	struct statfs fs;
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_dev == e->dev && st.st_ino == e->ino &&
+	       fstatfs(fd, &fs) == 0 &&
+	       (fs.f_type == TMPFS_MAGIC || fs.f_type == HUGETLBFS_MAGIC);
+}
+
+/*
+ * The addresses may have come to mean another file meanwhile, a disk's, a device, one on
+ * FUSE; merely to open that would do something to it.  So it is opened as a path, looked at,
+ * and then opened.
+ */
 int maps_open(pid_t pid, const struct maps_entry *e)
 {
 	char path[96];
-	struct statfs fs;
-	int fd;
+	int as_path, fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid, e->start,
 		 e->end);
-	/* A disk's file must not even be opened for writing, FUSE's not even be asked. */
-	if (!memory_fs(pid, e->dev))
-		return -EMEDIUMTYPE;
-	fd = open(path, (e->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
+	as_path = open(path, O_PATH | O_CLOEXEC);
+	if (as_path < 0)
 		return -errno;
-	/* The name may have come to mean another file meanwhile. */
-	if (fstatfs(fd, &fs) < 0 || (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC)) {
-		close(fd);
-		return -EMEDIUMTYPE;
+	fd = -ESTALE;
+	if (is_the_file(as_path, e)) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", as_path);
+		fd = open(path, (e->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+		if (fd < 0)
+			fd = -errno;
 	}
+	close(as_path);
 	return fd;
 }

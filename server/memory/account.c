@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/* account.c - see account.h. */
+#include "account.h"
+
+#include <stddef.h>
+
+static uint64_t own_room(const struct account *a)
+{
+	if (a->slices >= a->max_slices || a->bytes >= a->max_bytes)
+		return 0;
+	return a->max_bytes - a->bytes;
+}
+
+uint64_t account_room(const struct account *a)
+{
+	uint64_t room = UINT64_MAX;
+
+	for (; a; a = a->parent)
+		if (own_room(a) < room)
+			room = own_room(a);
+	return room;
+}
+
+const struct account *account_limit(const struct account *a)
+{
+	for (; a; a = a->parent)
+		if (!own_room(a))
+			return a;
+	return NULL;
+}
+
+void account_charge(struct account *a, uint64_t bytes)
+{
+	for (; a; a = a->parent) {
+		a->bytes += bytes;
+		a->slices++;
+	}
+}
+
+void account_refund(struct account *a, uint64_t bytes)
+{
+	for (; a; a = a->parent) {
+		a->bytes -= bytes;
+		a->slices--;
+	}
+}
+
+static void earn(struct pace *p, long long now)
+{
+	if (!p->begun)
+		p->credit = PACE_BURST * PACE_MS;
+	else
+		p->credit += now - p->at;
+	if (p->credit > PACE_BURST * PACE_MS)
+		p->credit = PACE_BURST * PACE_MS;
+	p->at = now;
+	p->begun = true;
+}
+
+bool account_take_turn(struct account *a, unsigned int nr, long long now)
+{
+	for (struct account *p = a; p; p = p->parent) {
+		if (!p->paced)
+			continue;
+		earn(&p->pace, now);
+		if (p->pace.credit < PACE_MS)
+			return false;
+	}
+	/* What is merged may cost more than there is: then the next waits longer. */
+	for (struct account *p = a; p; p = p->parent)
+		if (p->paced)
+			p->pace.credit -= (long long)nr * PACE_MS;
+	return true;
+}
+
+bool account_is_idle(struct account *a, long long now)
+{
+	if (a->bytes || a->slices)
+		return false;
+	if (!a->paced || !a->pace.begun)
+		return true;
+	earn(&a->pace, now);
+	return a->pace.credit == PACE_BURST * PACE_MS;
+}

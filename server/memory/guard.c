@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/* guard.c - see guard.h. */
+#include "guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/log.h"
+
+static int guard_fd = -1; /* kept for the life of the process */
+
+/* Faults are never handled, so it needs no privilege: UFFD_USER_MODE_ONLY. */
+static void open_once(void)
+{
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM |
+			    UFFD_FEATURE_MISSING_HUGETLBFS,
+	};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0) {
+		guard_fd = fd;
+		return;
+	}
+	log_line(LOG_WARN,
+		 "userfaultfd is not available (errno %d): pages that a client gives back in the "
+		 "moment in which they are registered are charged to the server",
+		 errno);
+	if (fd >= 0)
+		close(fd);
+}
+
+void guard_open(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, open_once);
+}
+
+bool guard_works(void)
+{
+	guard_open();
+	return guard_fd >= 0;
+}
+
+int guard_arm(void *base, size_t len)
+{
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)base, .len = len },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	if (!guard_works())
+		return 0;
+	return ioctl(guard_fd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
+}
