@@ -107,11 +107,11 @@ int device_start_queues(struct device *d)
 	return 0;
 }
 
-/* Each client is a connection and a pidfd: what --max-clients allows must be possible. */
+/* Each client is a connection and a pidfd, and brings files: what is allowed must be possible. */
 static void raise_fd_limit(const struct device *d)
 {
 	struct rlimit limit;
-	rlim_t wanted = 2 * (rlim_t)d->options->max_clients + 256U;
+	rlim_t wanted = 2 * (rlim_t)d->options->max_clients + BUFFERS_FILES_MAX + 1024U;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
 		return;

@@ -123,6 +123,17 @@ void listener_disconnect(struct listener *l, struct client *c)
 		closer_hang_up(c->uid, c->fd);
 }
 
+static void watch_sockets(struct listener *l, bool watch)
+{
+	int *const sockets[] = { &l->socket, &l->legacy };
+
+	for (unsigned int i = 0; i < 2; i++)
+		if (*sockets[i] >= 0 && watch)
+			listener_watch(l, *sockets[i], sockets[i]);
+		else if (*sockets[i] >= 0)
+			epoll_ctl(l->epoll, EPOLL_CTL_DEL, *sockets[i], NULL);
+}
+
 static void close_socket(struct listener *l, int fd)
 {
 	epoll_ctl(l->epoll, EPOLL_CTL_DEL, fd, NULL);
@@ -165,16 +176,20 @@ static void sweep(struct listener *l)
 }
 
 /*
- * Out of descriptors: a connection that waits would wake us for ever.  Whoever
- * has not said HELLO goes first.
+ * Out of descriptors: a connection that waits would wake us for ever, so for a while it
+ * does not.  Whoever has not said HELLO goes first.
  */
 static void make_room(struct listener *l)
 {
-	if (errno != EMFILE && errno != ENFILE)
+	if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
 		return;
+	if (listener_may_say())
+		log_error(-errno, "a connection has to wait");
 	for (struct client *c = l->first; c; c = c->next)
 		if (!c->greeted)
 			hang_up(c);
+	watch_sockets(l, false);
+	l->deaf_until = now_seconds() + 1;
 }
 
 struct client *listener_new_client(struct listener *l, int fd, const struct ucred *cred)
@@ -454,6 +469,10 @@ void listener_run(struct listener *l)
 			legacy_serve(l, c);
 		else
 			serve_client(l, c);
+	}
+	if (l->deaf_until && now_seconds() > l->deaf_until) {
+		l->deaf_until = 0;
+		watch_sockets(l, true);
 	}
 	sweep(l);
 	attach_tick(&l->attachments, now_seconds());

@@ -46,6 +46,7 @@ struct listener {
 	unsigned int nr_clients;
 	uint64_t refused;
 	struct user *users;
+	long deaf_until; /* seconds: nobody is let in before; 0: all are */
 	struct vault *vault; /* NULL: none */
 	struct client *first;
 	struct attachments attachments; /* made by listener_open() */

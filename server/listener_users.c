@@ -33,6 +33,7 @@ static struct user *new_user(struct listener *l, uid_t uid)
 			     .option = "max-user-bytes",
 			     .max_bytes = limited ? l->limits.max_user_bytes : UINT64_MAX,
 			     .max_slices = limited ? BUFFERS_USER_SLICES_MAX : BUFFERS_SLICES_MAX,
+			     .max_files = limited ? BUFFERS_USER_FILES_MAX : BUFFERS_FILES_MAX,
 			     .paced = limited },
 	};
 	l->users = u;

@@ -73,9 +73,32 @@ bool account_take_turn(struct account *a, unsigned int nr, long long now)
 	return true;
 }
 
+struct account *account_top(struct account *a)
+{
+	while (a && a->parent)
+		a = a->parent;
+	return a;
+}
+
+bool account_take_file(struct account *a)
+{
+	a = account_top(a);
+	if (a && a->files >= a->max_files)
+		return false;
+	if (a)
+		a->files++;
+	return true;
+}
+
+void account_give_file(struct account *a)
+{
+	if (a)
+		account_top(a)->files--;
+}
+
 bool account_is_idle(struct account *a, long long now)
 {
-	if (a->bytes || a->slices)
+	if (a->bytes || a->slices || a->files)
 		return false;
 	if (!a->paced || !a->pace.begun)
 		return true;

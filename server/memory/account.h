@@ -34,6 +34,7 @@ struct account {
 	const char *option;	/* the one that sets max_bytes */
 	uint64_t bytes, max_bytes;
 	unsigned int slices, max_slices;
+	unsigned int files, max_files; /* of the one without a parent */
 	bool paced;
 	struct pace pace;
 };
@@ -46,6 +47,12 @@ void account_refund(struct account *a, uint64_t bytes);
 
 /* Pay for @nr registrations at @now (ms).  False: not yet, and nothing was paid. */
 bool account_take_turn(struct account *a, unsigned int nr, long long now);
+
+/* One more file, which costs a descriptor here and one in the keeper.  False: too many. */
+bool account_take_file(struct account *a);
+void account_give_file(struct account *a);
+/* The one that pays for files. */
+struct account *account_top(struct account *a);
 
 /* Whether nothing of it is used and its pace is as fresh as a new one's. */
 bool account_is_idle(struct account *a, long long now);

@@ -372,7 +372,8 @@ static struct attachment *new_attachment(struct attachments *a, pid_t root)
 		.buffers = a->buffers,
 		.account = { .option = "max-client-bytes",
 			     .max_bytes = a->max_bytes,
-			     .max_slices = BUFFERS_SLICES_MAX },
+			     .max_slices = BUFFERS_SLICES_MAX,
+			     .max_files = BUFFERS_FILES_MAX },
 		.done = looked,
 		.done_arg = at,
 	};

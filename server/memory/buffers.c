@@ -143,6 +143,7 @@ void buffers_put_file(struct buffers *b, struct file *file)
 		link = &(*link)->next;
 	*link = file->next;
 	b->nr_files--;
+	account_give_file(file->account);
 	buffers_give_back(file->user, NULL, 0, file->fd);
 	vault_drop(b->vault, file->id);
 	free(file);
@@ -298,6 +299,27 @@ void buffers_settle(struct buffers *b, struct file *file)
 	}
 }
 
+static struct file *bring_file(struct buffers *b, const struct buffer_request *req,
+			       const struct stat *st, enum wire_reason *ret_reason)
+{
+	struct file *file;
+
+	*ret_reason = WIRE_OVER_BUDGET; /* nothing of it can be there already */
+	if (b->bytes >= b->max_bytes || !account_room(req->account) ||
+	    b->nr_files >= BUFFERS_FILES_MAX || !account_take_file(req->account))
+		return NULL;
+	*ret_reason = WIRE_NO_MEMORY;
+	file = buffers_new_file(b, req->fd, st->st_dev, st->st_ino);
+	if (!file) {
+		account_give_file(req->account);
+		return NULL;
+	}
+	file->account = account_top(req->account);
+	file->user = req->account ? req->account->user : 0;
+	note_file(b, file);
+	return file;
+}
+
 int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_reason *ret_reason)
 {
 	struct file *file;
@@ -311,16 +333,10 @@ int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_r
 	if (fstat(req->fd, &st) < 0)
 		return -errno;
 	file = find_file(b, st.st_dev, st.st_ino);
-	if (!file && (b->bytes >= b->max_bytes || !account_room(req->account))) {
-		*ret_reason = WIRE_OVER_BUDGET; /* and nothing of it can be there already */
-		return -EDQUOT;
-	}
 	if (!file) {
-		file = buffers_new_file(b, req->fd, st.st_dev, st.st_ino);
+		file = bring_file(b, req, &st, ret_reason);
 		if (!file)
-			return -ENOMEM;
-		file->user = req->account ? req->account->user : 0;
-		note_file(b, file);
+			return *ret_reason == WIRE_OVER_BUDGET ? -EDQUOT : -ENOMEM;
 	}
 	file->held++;
 	ret = add_use(b, file, req);
@@ -470,9 +486,12 @@ uint64_t buffers_live_bytes(const struct buffers *b, const void *client)
 
 void buffers_forget_accounts(struct buffers *b)
 {
-	for (struct file *file = b->first; file; file = file->next)
+	for (struct file *file = b->first; file; file = file->next) {
+		account_give_file(file->account);
+		file->account = NULL;
 		for (struct slice *s = file->slices; s; s = s->next)
 			slice_set_account(s, NULL);
+	}
 }
 
 /* However often one is told so. */

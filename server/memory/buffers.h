@@ -42,6 +42,10 @@
 /* Of them, those of one user. */
 #define BUFFERS_USER_SLICES_MAX 4096U
 
+/* Files of a device, and of one user, who may want much of what does not exist. */
+#define BUFFERS_FILES_MAX 16384U
+#define BUFFERS_USER_FILES_MAX 4096U
+
 struct file;
 
 /* Who asks the driver; the tests have one of their own. */

@@ -51,6 +51,7 @@ struct file {
 	struct use *uses;
 	struct slice *slices;
 	unsigned int held;  /* not to be freed meanwhile */
+	struct account *account; /* of the user who brought it; NULL: nobody's, any more */
 	uid_t user;	    /* whose threads work for it */
 	struct look *look;  /* under way; NULL: none is */
 	bool again;	    /* and once more after that */

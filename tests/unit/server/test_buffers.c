@@ -127,7 +127,7 @@ static long long clock_ms(void)
 
 static struct account fresh_account(void)
 {
-	return (struct account){ .option = "it", .max_bytes = 1ULL << 40, .max_slices = 1000 };
+	return (struct account){ .option = "it", .max_bytes = 1ULL << 40, .max_slices = 1000, .max_files = 1000 };
 }
 
 #define FILE_BYTES (64 * MIB)
@@ -624,6 +624,28 @@ static void a_part_of_what_is_too_much(void **state)
 	assert_int_equal(b.bytes, 8 * MIB);
 }
 
+/* Sparse files cost no memory, but a descriptor each. */
+static void only_so_many_files_are_taken(void **state)
+{
+	int fds[8];
+
+	(void)state;
+	account.max_files = 5;
+	for (unsigned int i = 0; i < 8; i++) {
+		struct buffer_request req = { .len = PAGE, .client = &one, .account = &account };
+
+		req.fd = fds[i] = memfd_create("one of many", MFD_CLOEXEC);
+		assert_int_equal(ftruncate(fds[i], PAGE), 0);
+		assert_int_equal(wait_for(buffers_add(&b, &req, &reason)), i < 5 ? 0 : -EDQUOT);
+	}
+	assert_int_equal(reason, WIRE_OVER_BUDGET);
+	assert_int_equal(b.nr_files, 5);
+	buffers_forget_client(&b, &one);
+	assert_int_equal(account.files, 0);
+	for (unsigned int i = 0; i < 8; i++)
+		close(fds[i]);
+}
+
 static void a_user_has_a_rate(void **state)
 {
 	(void)state;
@@ -858,6 +880,7 @@ int main(void)
 		T(many_unregistrations_are_not_asked_at_once),
 		T(the_budget_of_the_device_holds),
 		T(a_part_of_what_is_too_much),
+		T(only_so_many_files_are_taken),
 		T(a_user_has_a_rate),
 		T(live_slices_are_published_before_the_device_resumes),
 		T(what_nobody_wants_is_unregistered_after_a_while),

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -788,6 +790,65 @@ static void silent_clients_hold_up_nobody_and_are_hung_up_on(void **state)
 	close(fd);
 }
 
+static unsigned int events(void)
+{
+	struct epoll_event event;
+
+	return (unsigned int)epoll_wait(l.epoll, &event, 1, 0);
+}
+
+/* Without descriptors nobody can be let in; whoever waits does not wake us all the time. */
+static void accepting_does_not_spin_without_descriptors(void **state)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct rlimit before, none;
+	struct wire_reply reply;
+	int fd = greeted();
+	int waits = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+
+	(void)state;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/ublkb3.sock", dir);
+	getrlimit(RLIMIT_NOFILE, &before);
+	none = before;
+	none.rlim_cur = (rlim_t)waits + 1;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(connect(waits, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(events(), 1);
+	listener_run(&l);
+	assert_int_equal(events(), 0);
+	assert_int_equal(ask(fd, WIRE_PING, -1, 0, 0).status, 0); /* others are served */
+	setrlimit(RLIMIT_NOFILE, &before);
+	for (int i = 0; i < 5000 && l.nr_clients < 2; i++) {
+		listener_run(&l);
+		usleep(1000);
+	}
+	assert_int_equal(l.nr_clients, 2);
+	assert_int_equal(receive(waits, &reply), -EAGAIN);
+	close(waits);
+	close(fd);
+}
+
+static void everybody_can_connect_whatever_the_umask(void **state)
+{
+	struct stat st;
+	char path[64];
+	mode_t before;
+
+	(void)state;
+	listener_close(&l);
+	snprintf(path, sizeof(path), "%s/ublkb3.sock", dir);
+	unlink(path);
+	assert_int_equal(rmdir(dir), 0);
+	l.socket = -1;
+	before = umask(077);
+	assert_int_equal(listener_open(&l, dir, NULL), 0);
+	umask(before);
+	assert_int_equal(stat(dir, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0755);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0666);
+}
+
 static void connections_beyond_the_limit_are_closed(void **state)
 {
 	int fds[4];
@@ -844,6 +905,8 @@ int main(void)
 		T(without_a_good_proof_there_is_no_session),
 		T(nonsense_ends_the_connection_only),
 		T(silent_clients_hold_up_nobody_and_are_hung_up_on),
+		T(accepting_does_not_spin_without_descriptors),
+		T(everybody_can_connect_whatever_the_umask),
 		T(connections_beyond_the_limit_are_closed),
 		T(a_client_that_is_hung_up_on_is_not_served),
 	};

@@ -28,7 +28,7 @@
 #define PENDING 32
 #define STEPS 60
 #define HISTORY 4096
-#define SEEDS 12
+#define SEEDS 6
 
 /* ---- the driver ---- */
 

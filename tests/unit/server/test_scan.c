@@ -82,7 +82,7 @@ static int setup(void **state)
 		.max_bytes = 1UL << 30,
 	};
 	scan = (struct scan){ .buffers = &b,
-			      .account = { .max_bytes = 1UL << 30, .max_slices = 1000 },
+			      .account = { .max_bytes = 1UL << 30, .max_slices = 1000, .max_files = 1000 },
 			      .done = done };
 	nr_pending = nr_done = next_index = 0;
 	refuse_with = 0;
