@@ -107,6 +107,18 @@ static uint64_t copied_requests(const struct state *state)
 	return sum;
 }
 
+/* Let memory be looked at that may have come; returns the ms until the next time. */
+static int tick_buffers(struct device *d)
+{
+	uint64_t copied = copied_requests(d->state);
+	int wait = buffers_tick(&d->buffers, copied);
+
+	if (!d->buffers.waits || !d->registry.alarm)
+		return wait;
+	atomic_store(&d->alarm.set, true);
+	return copied_requests(d->state) == copied ? wait : 0;
+}
+
 /* False: the device is to be left to a successor. */
 static bool serve(struct device *d)
 {
@@ -116,17 +128,20 @@ static bool serve(struct device *d)
 		{ .fd = d->listener.epoll, .events = POLLIN },
 		{ .fd = ctrl_fd(&d->ctrl), .events = POLLIN },
 		{ .fd = d->vault->fd, .events = POLLIN },
+		{ .fd = d->registry.alarm ? d->alarm.fd : -1, .events = POLLIN },
 	};
-
+	uint64_t rings;
 	int wait = 0;
 
 	while (!fds[0].revents && !fds[1].revents && !d->stop_asked) {
-		if (poll(fds, 5, ctrl_has_early(&d->ctrl) ? 0 : wait) < 0 && errno != EINTR)
+		if (poll(fds, 6, ctrl_has_early(&d->ctrl) ? 0 : wait) < 0 && errno != EINTR)
 			break;
 		FAULT_POINT("serving");
 		device_collect(d);
 		listener_run(&d->listener);
-		wait = buffers_tick(&d->buffers, copied_requests(d->state));
+		if (fds[5].revents && read(d->alarm.fd, &rings, sizeof(rings)) < 0)
+			log_line(LOG_ERROR, "eventfd: errno %d", errno);
+		wait = tick_buffers(d);
 		show_gauges(d);
 		if (fds[4].revents)
 			handover_hear(d);
@@ -171,6 +186,8 @@ static void take_down(struct device *d)
 	}
 	device_collect(d);
 	buffers_close(&d->buffers);
+	if (d->registry.alarm)
+		close(d->alarm.fd);
 	if (d->locked)
 		state_remove(d->info.dev_id);
 	ctrl_close(&d->ctrl);

@@ -33,6 +33,7 @@ struct device {
 	struct state *state;
 	struct vault *vault;
 	struct registry registry;
+	struct registry_alarm alarm;
 	struct buffers buffers;
 	struct listener listener;
 	struct handover handover;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -118,6 +119,8 @@ int device_open_listener(struct device *d)
 	const struct options *o = d->options;
 
 	guard_open();
+	d->alarm.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	d->registry.alarm = d->alarm.fd < 0 ? NULL : &d->alarm;
 	d->buffers = (struct buffers){
 		.registry = &d->registry,
 		.backend = { .arg = d, .reg = backend_reg, .unreg = backend_unreg },

@@ -184,6 +184,8 @@ static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_
 	if (q->segments && (iod->op_flags & UAPI_IO_F_SHMEM_SEGS))
 		return prepare_listed(q, rq, iod->addr);
 	counter_add(copied_because(q, matched), 1);
+	if (!matched)
+		registry_missed(q->config.registry);
 	return prepare_copied(q, rq);
 }
 

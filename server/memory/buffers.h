@@ -85,6 +85,7 @@ struct buffers {
 	uint32_t next_number;	    /* for uses */
 	uint64_t copied;	    /* requests that the device has copied so far */
 	bool paused;		    /* the driver is asked for nothing */
+	bool waits;		    /* a look would be due, if the device copied something */
 	bool at_once;		    /* look at memory here and now, on no thread */
 	struct vault *vault;	    /* NULL: none */
 	struct file *first;

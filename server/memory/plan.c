@@ -401,12 +401,6 @@ void buffers_review(struct buffers *b, struct file *file)
 
 /* ---- by and by ---- */
 
-static bool wants_look(const struct buffers *b, const struct file *file)
-{
-	return file->uses && !file->look && !file->suspect && !b->paused &&
-	       (file->due || file->copied != b->copied);
-}
-
 static void sooner(long long *soonest, long long at)
 {
 	if (at < *soonest)
@@ -421,11 +415,14 @@ static void tick_file(struct buffers *b, struct file *file, long long now, long 
 	} else if (file->review_at) {
 		sooner(soonest, file->review_at);
 	}
-	if (!wants_look(b, file))
+	if (!file->uses || file->look || file->suspect || b->paused)
 		return;
-	if (file->next_look <= now)
+	if (file->next_look > now)
+		sooner(soonest, file->next_look);
+	else if (file->due || file->copied != b->copied)
 		buffers_look(b, file);
-	sooner(soonest, file->next_look);
+	else
+		b->waits = true;
 }
 
 int buffers_tick(struct buffers *b, uint64_t copied)
@@ -435,6 +432,7 @@ int buffers_tick(struct buffers *b, uint64_t copied)
 	struct file *next;
 
 	b->copied = copied;
+	b->waits = false;
 	for (struct file *file = b->first; file; file = next) {
 		next = file->next;
 		file->held++;

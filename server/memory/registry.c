@@ -3,6 +3,7 @@
 #include "registry.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 int registry_publish(struct registry *r, unsigned int index, const struct buffer_view *view)
 {
@@ -52,4 +53,15 @@ uint8_t *registry_find(const struct registry *r, uint64_t addr, uint32_t len, bo
 bool registry_any(const struct registry *r)
 {
 	return atomic_load_explicit(&r->nr, memory_order_relaxed) != 0;
+}
+
+void registry_missed(const struct registry *r)
+{
+	uint64_t one = 1;
+
+	if (!r->alarm || !atomic_load_explicit(&r->alarm->set, memory_order_relaxed) ||
+	    !atomic_exchange(&r->alarm->set, false))
+		return;
+	if (write(r->alarm->fd, &one, sizeof(one)) < 0)
+		return; /* it is full, so it is readable */
 }

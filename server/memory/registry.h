@@ -24,7 +24,17 @@ struct buffer_view {
 	bool read_only;
 };
 
+/*
+ * Wakes the control thread when a request was copied that it had nothing registered for;
+ * once, until it is set again.
+ */
+struct registry_alarm {
+	atomic_bool set;
+	int fd; /* eventfd */
+};
+
 struct registry {
+	struct registry_alarm *alarm; /* NULL: none */
 	_Atomic(const struct buffer_view *) entries[UAPI_SHMEM_BUF_INDEX_MAX + 1];
 	atomic_uint nr;
 };
@@ -45,5 +55,8 @@ bool registry_view(const struct registry *r, unsigned int index, struct buffer_v
 uint8_t *registry_find(const struct registry *r, uint64_t addr, uint32_t len, bool into);
 
 bool registry_any(const struct registry *r);
+
+/* Any thread: a request was copied, as its memory is not registered. */
+void registry_missed(const struct registry *r);
 
 #endif

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "server/memory/registry.h"
 #include "tests/unit/cmocka_all.h"
@@ -119,12 +121,35 @@ static void what_is_withdrawn_is_not_found(void **state)
 	assert_int_equal(registry_publish(&registry, indices[1], &views[0]), -EEXIST);
 }
 
+/* However many requests are missed, the control thread is woken once; and again if it asks. */
+static void whoever_waits_for_a_miss_is_woken_once(void **state)
+{
+	struct registry_alarm alarm = { .fd = eventfd(0, EFD_NONBLOCK) };
+	static struct registry with_alarm;
+	uint64_t nr;
+
+	(void)state;
+	registry_missed(&with_alarm); /* nobody waits */
+	with_alarm.alarm = &alarm;
+	registry_missed(&with_alarm);
+	assert_int_equal(read(alarm.fd, &nr, sizeof(nr)), -1);
+	for (int times = 0; times < 2; times++) {
+		atomic_store(&alarm.set, true);
+		registry_missed(&with_alarm);
+		registry_missed(&with_alarm);
+		assert_int_equal(read(alarm.fd, &nr, sizeof(nr)), sizeof(nr));
+		assert_int_equal(nr, 1);
+	}
+	close(alarm.fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_outside_a_buffer_is_found),
 		cmocka_unit_test(bits_above_the_index_do_no_harm),
 		cmocka_unit_test(what_is_withdrawn_is_not_found),
+		cmocka_unit_test(whoever_waits_for_a_miss_is_woken_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
