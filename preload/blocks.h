@@ -28,6 +28,7 @@
  * pinned, and can never be taken for another page.
  */
 struct blocks_events {
+	bool (*armed)(void); /* do servers hold memory? */
 	void (*arenas_changed)(void);
 	void (*fresh_block)(void *p, size_t len);
 };

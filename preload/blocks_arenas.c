@@ -10,6 +10,9 @@
 #define KEEP_FREE (8UL << 20)
 /* Shorter free runs are not worth a system call. */
 #define PURGE_MIN (256UL << 10)
+/* What servers hold they have to be told of, and what comes instead is copied until they
+ * have it: so not at each turn of a program that frees and allocates. */
+#define ARMED_PAUSE_MS 10000
 
 static size_t dirty; /* granules freed and not handed out again, about */
 
@@ -69,6 +72,25 @@ static void release_arena(struct arena *a)
 	arena_release(a);
 }
 
+static bool may_go_back(void)
+{
+	static long long last;
+	long long now;
+
+	if (!blocks_events.armed())
+		return true;
+	now = sys_now_ms();
+	if (last && now - last < ARMED_PAUSE_MS)
+		return false;
+	last = now;
+	return true;
+}
+
+static bool too_much_is_free(void)
+{
+	return dirty * ARENA_GRANULE > KEEP_FREE && dirty > used_granules() / 8;
+}
+
 void blocks_after_free(struct arena *a, uint32_t len)
 {
 	if (a->state == ARENA_RETIRED) {
@@ -77,10 +99,12 @@ void blocks_after_free(struct arena *a, uint32_t len)
 		return;
 	}
 	dirty += len;
-	if (!a->used && (a->len > 2 * KEEP_FREE || another_is_empty(a)))
-		release_arena(a);
-	else if (dirty * ARENA_GRANULE > KEEP_FREE && dirty > used_granules() / 8)
+	if (!a->used && (a->len > 2 * KEEP_FREE || another_is_empty(a))) {
+		if (may_go_back())
+			release_arena(a);
+	} else if (too_much_is_free() && may_go_back()) {
 		purge();
+	}
 }
 
 /* A free run whose ends agree; in the middle of a change they may not. */

@@ -144,6 +144,7 @@ static void fresh_block(void *p, size_t len)
 }
 
 const struct blocks_events blocks_events = {
+	.armed = session_armed,
 	.arenas_changed = arenas_changed,
 	.fresh_block = fresh_block,
 };
