@@ -92,10 +92,16 @@ static bool read_dynamic(struct object *o, const ElfW(Dyn) * d)
 	return o->strings && o->symbols;
 }
 
+/* Says so without changing anything that is not about to be. */
 static bool writable(uintptr_t page)
 {
-	/* Says so without changing anything that is not about to be. */
 	return sys_madvise((void *)page, PAGE, MADV_POPULATE_WRITE) == 0;
+}
+
+/* False also where the kernel does not know how to say. */
+static bool protected(uintptr_t page)
+{
+	return writable((uintptr_t)&seen & ~(PAGE - 1)) && !writable(page);
 }
 
 /* False: ld.so may be at work there. */
@@ -108,7 +114,7 @@ static bool write_entry(const struct object *o, void *_Atomic *entry, void *to)
 		atomic_store_explicit(entry, to, memory_order_release);
 		return true;
 	}
-	if (!o->starting && writable(page))
+	if (!o->starting && !protected(page))
 		return false;
 	if (sys_call(SYS_mprotect, (long)page, PAGE, PROT_READ | PROT_WRITE, 0, 0, 0) < 0)
 		return true; /* it may not: then it stays libc's */
