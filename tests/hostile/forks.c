@@ -135,7 +135,7 @@ static void forks_leave_nothing(unsigned int forks, size_t len)
 
 static void a_thousand_forks(void)
 {
-	forks_leave_nothing(1000, 64 << 10);
+	forks_leave_nothing(patience() < 1 ? 100 : 1000, 64 << 10);
 }
 
 static void forks_of_much(void)
@@ -250,7 +250,7 @@ static void *fork_in_thread(void *arg)
 
 static void children_of_threads(void)
 {
-	for (int round = 0; round < 10; round++) {
+	for (int round = 0; round < 10 * patience(); round++) {
 		pthread_t threads[8];
 
 		for (int i = 0; i < 8; i++)

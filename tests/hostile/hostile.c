@@ -117,6 +117,13 @@ double seconds(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
+double patience(void)
+{
+	const char *value = getenv("HOSTILE_PATIENCE");
+
+	return value ? strtod(value, NULL) : 1;
+}
+
 int main(int argc, char **argv)
 {
 	const struct rlimit no_core = { 0, 0 };

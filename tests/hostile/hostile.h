@@ -59,7 +59,8 @@ void expect_well(pid_t pid);
 unsigned int nr_descriptors(void);
 unsigned long proc_kib(const char *path, const char *field);
 
-double seconds(void); /* CLOCK_MONOTONIC */
+double seconds(void);  /* CLOCK_MONOTONIC */
+double patience(void); /* how long races are tried: HOSTILE_PATIENCE, 1 */
 
 /* From tests/hostile/first_handlers.c: a library whose handlers of fork were
  * registered before those of any preloaded library. */

@@ -66,7 +66,7 @@ static void join_threads(pthread_t *threads, unsigned int nr)
 
 static void fork_for(double how_long)
 {
-	double end = seconds() + how_long;
+	double end = seconds() + how_long * patience();
 	unsigned int nr = 0;
 
 	while (seconds() < end || nr < 5) {
@@ -216,7 +216,7 @@ static void forking_handler(int number)
 
 static void fork_in_signal_handler(void)
 {
-	double end = seconds() + 3;
+	double end = seconds() + 3 * patience();
 
 	on_signal(SIGALRM, forking_handler, 2000);
 	for (unsigned int i = 0; seconds() < end || handled < 20; i++)
@@ -254,7 +254,7 @@ static void mapping_handler(int number)
 /* mmap and its family are system calls, which handlers may use. */
 static void map_in_signal_handler(void)
 {
-	double end = seconds() + 2;
+	double end = seconds() + 2 * patience();
 
 	on_signal(SIGALRM, mapping_handler, 500);
 	for (unsigned int i = 0; seconds() < end || handled < 20; i++)
@@ -275,7 +275,7 @@ static void allocating_handler(int number)
 /* The interrupted code is never in libc's malloc. */
 static void allocate_in_signal_handler(void)
 {
-	double end = seconds() + 2;
+	double end = seconds() + 2 * patience();
 
 	on_signal(SIGALRM, allocating_handler, 500);
 	for (unsigned int i = 0; seconds() < end || handled < 20; i++)
@@ -297,7 +297,7 @@ static void opening_handler(int number)
 
 static void open_in_signal_handler(void)
 {
-	double end = seconds() + 2;
+	double end = seconds() + 2 * patience();
 
 	on_signal(SIGALRM, opening_handler, 1000);
 	for (unsigned int i = 0; seconds() < end || handled < 10; i++) {
@@ -337,7 +337,7 @@ static void *live_in_the_world(void *arg)
 static void stop_the_world(void)
 {
 	struct sigaction action = { .sa_handler = stop_handler, .sa_flags = SA_RESTART };
-	double end = seconds() + 4;
+	double end = seconds() + 4 * patience();
 	pthread_t threads[WORLD];
 
 	sem_init(&stopped, 0, 0);
@@ -381,7 +381,7 @@ static void *open_and_allocate(void *arg)
 
 static void cancelled_threads(void)
 {
-	for (unsigned int round = 0; round < 150; round++) {
+	for (unsigned int round = 0; round < 150 * patience(); round++) {
 		pthread_t threads[4];
 
 		start_threads(threads, 4, open_and_allocate);
@@ -406,7 +406,7 @@ static void *first_allocation(void *arg)
 
 static void first_allocations_together(void)
 {
-	for (int round = 0; round < 100; round++) {
+	for (int round = 0; round < 100 * patience(); round++) {
 		pid_t pid = child();
 
 		if (!pid) {

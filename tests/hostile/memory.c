@@ -66,7 +66,7 @@ static void sparse_shared_mapping(void)
 	CHECK(map != MAP_FAILED);
 	map[0] = 1;
 	do_some_io(map);
-	sleep(4);
+	usleep((unsigned int)(4e6 * patience()));
 	CHECK(existing_pages(map, 1536 * MIB) <= 4096); /* 16 MiB: there may be huge pages */
 }
 

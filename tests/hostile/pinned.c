@@ -174,7 +174,7 @@ static void *forker(void *arg)
 static void during_forks(void (*io)(int fd, unsigned char *buf, unsigned char value))
 {
 	unsigned char *out = aligned(LEN, 0);
-	double end = seconds() + 2;
+	double end = seconds() + 2 * patience();
 	unsigned long forks = 0;
 	pthread_t thread;
 	int fd = open_direct();
