@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <linux/membarrier.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,6 +242,7 @@ static void measure_unregistering(void)
 
 int main(void)
 {
+	cpu_set_t first;
 	const struct load loads[] = {
 		{ "4 KiB writes, 1 run registered / nothing", &scattered, PAGE, 1, 1, 1 },
 		{ "4 KiB writes, in 10 000 runs / nothing", &scattered, PAGE, NR_SCATTERED,
@@ -252,6 +254,11 @@ int main(void)
 		  NR_SCATTERED - MIB / PAGE, NR_SCATTERED, 1 },
 	};
 
+	/* client and servers on one processor: who wakes whom, and where, is not measured */
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	if (sched_setaffinity(0, sizeof(first), &first))
+		must(-errno, "sched_setaffinity");
 	gathered = map_huge_page(memory_file(HUGE, 0));
 	if (!gathered)
 		must(-ENOMEM, "no huge page of shared memory");
