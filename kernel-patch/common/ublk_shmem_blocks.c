@@ -56,8 +56,8 @@ static unsigned int ublk_shmem_last(u64 place)
  * pages left. When a block is almost full of short runs, that leaves almost
  * nothing to search.
  */
-static const u64 *ublk_shmem_search(const struct ublk_shmem_block *block,
-				    unsigned int page)
+static inline const u64 *
+ublk_shmem_search(const struct ublk_shmem_block *block, unsigned int page)
 {
 	/* the greatest that begins there */
 	const u64 most = FIELD_PREP(UBLK_SHMEM_PLACE_FIRST, page) |
@@ -82,7 +82,8 @@ static const u64 *ublk_shmem_search(const struct ublk_shmem_block *block,
 }
 
 /* xa_load(), for who is in an RCU read-side section already */
-static void *ublk_shmem_load(struct xarray *xa, unsigned long index)
+static __always_inline void *ublk_shmem_load(struct xarray *xa,
+					     unsigned long index)
 {
 	XA_STATE(xas, xa, index);
 	void *entry;
