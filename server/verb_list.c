@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 
 #include "common/log.h"
 #include "ctrl.h"
@@ -75,6 +76,17 @@ int verb_list(int argc, char **argv)
 	return ret ? EXIT_FAILURE : 0;
 }
 
+static void print_driver(void)
+{
+	char version[64], text[160];
+	struct utsname kernel;
+
+	uname(&kernel);
+	driver_version(version, sizeof(version));
+	driver_describe(text, sizeof(text), version, kernel.release);
+	printf("%s\n", text);
+}
+
 int verb_features(int argc, char **argv)
 {
 	uint64_t features;
@@ -93,6 +105,7 @@ int verb_features(int argc, char **argv)
 		log_error(ret, "the driver does not tell its features (Linux before 6.5)");
 		return EXIT_FAILURE;
 	}
+	print_driver();
 	for (unsigned int bit = 0; bit < 64; bit++) {
 		const char *name = feature_name(bit);
 
