@@ -214,9 +214,10 @@ bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 bool ublk_shmem_put(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 		    const struct request *req)
 {
+	struct ublk_shmem_buf *first;
 	const u16 *also;
 
-	if (!hold->buf)
+	if (!READ_ONCE(hold->buf))
 		return false;
 	if (hold->nr_also) {
 		also = ublk_shmem_also(shmem, req);
@@ -228,7 +229,14 @@ bool ublk_shmem_put(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 			percpu_ref_put(&buf->ref);
 		}
 	}
-	percpu_ref_put(&hold->buf->ref);
-	hold->buf = NULL;
+	/*
+	 * A batch that could not be handed over is taken back by one task while
+	 * the server, which can guess it, completes it by another. There are
+	 * no lists in batches.
+	 */
+	first = xchg(&hold->buf, NULL);
+	if (!first)
+		return false;
+	percpu_ref_put(&first->ref);
 	return true;
 }

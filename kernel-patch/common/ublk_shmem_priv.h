@@ -9,10 +9,16 @@
 #include <linux/completion.h>
 #include <linux/percpu-refcount.h>
 #include <linux/refcount.h>
+#include <linux/sizes.h>
 #include "ublk_shmem.h"
 
 /* an index has 16 bits in the io descriptor */
 #define UBLK_SHMEM_INDEX_MAX	USHRT_MAX
+
+/* Linux 7.x has it in its driver, and not in the UAPI header */
+#ifndef UBLK_SHMEM_BUF_SIZE_MAX
+#define UBLK_SHMEM_BUF_SIZE_MAX	SZ_4G
+#endif
 
 /* Pages that follow each other both in the buffer and physically. */
 struct ublk_shmem_run {

@@ -52,6 +52,10 @@ start() {
     DEVICES+=("$DEVICE")
 }
 
+# Which driver answers. Never by the kernel's version: kernel-patch/ is for more than one.
+is_our_driver() { [[ $(cat /sys/module/ublk_drv/version 2>/dev/null) = *-ublkzc ]]; }
+has_feature() { "$UBLKZC" features | grep -w -- "$1" >/dev/null; } # as named there
+
 stat_json() { "$UBLKZC" stat -n "$ID" --json; }
 
 # stat_get FILTER: one number of ublkzc stat --json

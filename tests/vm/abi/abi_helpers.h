@@ -29,6 +29,8 @@ void assert_nothing_pinned(void);
 
 void add_zc(struct abi_server *s);
 
+/* Does the driver offer all of @bits? */
+bool offers_feature(uint64_t bits);
 /* For extensions of ours: skips the test on a driver without feature @bit. */
 void requires_feature(uint64_t bit);
 void add_with(struct abi_server *s, uint64_t flags);

@@ -392,11 +392,16 @@ static void start_disk(struct abi_server *s)
 		die(path, errno);
 }
 
-void abi_start(struct abi_server *s)
+void abi_start_with(struct abi_server *s, void *(*with)(void *))
 {
-	if (pthread_create(&s->thread, NULL, serve, s))
+	if (pthread_create(&s->thread, NULL, with, s))
 		die("thread", errno);
 	start_disk(s);
+}
+
+void abi_start(struct abi_server *s)
+{
+	abi_start_with(s, serve);
 }
 
 /* Only the child may have the character device open: that it is closed tells the driver. */

@@ -66,6 +66,8 @@ struct abi_server {
 int abi_add(struct abi_server *s, uint64_t flags);
 /* Serve, START_DEV, open the disk. */
 void abi_start(struct abi_server *s);
+/* The same, served by @serve(@s): it sets ready, and returns when the device is stopped. */
+void abi_start_with(struct abi_server *s, void *(*serve)(void *));
 /*
  * The same with a process of its own as server, which may die; @s must be in memory that both
  * share. Then the disk waits (with UBLK_F_USER_RECOVERY) until another one is recovered.

@@ -3,7 +3,7 @@
 # one copies them. Right they are on both.
 . "$(dirname "$0")/../lib.sh"
 
-lists() { "$UBLKZC" features | grep -q SHMEM_SEGS; }
+lists() { has_feature SHMEM_SEGS; }
 scattered() { stat_get .scattered; }
 
 expect_listed() { # DESCRIPTION

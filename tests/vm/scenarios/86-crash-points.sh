@@ -62,7 +62,7 @@ wait_for none_pinned
 
 # The keeper is dead, and then the server dies before it has told anybody of a buffer that
 # the driver has: one that lists its buffers tells the next server.
-if "$UBLKZC" features | grep -q SHMEM_LIST; then
+if has_feature SHMEM_LIST; then
     UBLKZC_FAULT=registered:$SCRATCH/fault start_file 32M
     kill -9 "$(ps -o ppid= -p "$(stat_get .pid)" | tr -d ' ')"
     touch "$SCRATCH/fault"

@@ -9,6 +9,13 @@ load() {
 unload() { rmmod ublk_drv; }
 reads() { dd if="$DEVICE" of=/dev/null bs=64k count=8 iflag=direct status=none; }
 
+# It says whose it is, and for which kernels.
+line=$(uname -r | cut -d. -f1-2)
+expected="the stock driver of $line"
+! is_our_driver || expected="ublkzc's driver $(sed 's/-ublkzc//' /sys/module/ublk_drv/version) for $line"
+said=$("$UBLKZC" features | sed -n 1p)
+[ "$said" = "$expected" ] || fail "features says '$said', not '$expected'"
+
 # A device that is served holds it.
 start -t mem --size 16M
 if unload 2>"$SCRATCH/out"; then fail "the module went while a device was served"; fi
