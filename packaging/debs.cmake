@@ -5,7 +5,8 @@ foreach(file dkms.conf postinst prerm)
         OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 endforeach()
 
-# The driver's source is made when it is packed: it needs Debian's linux-source-6.12.
+# The driver's source is made when it is packed: it needs Debian's linux-source-6.12
+# and -7.3.
 set(prepare_driver ${PROJECT_SOURCE_DIR}/packaging/dkms/prepare-driver)
 install(CODE "execute_process(
         COMMAND ${prepare_driver} \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/src/ublkzc-ublk-${PROJECT_VERSION}\"
@@ -40,9 +41,11 @@ set(CPACK_DEBIAN_UBLKZC_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_UBLKZC_PACKAGE_SUGGESTS ublkzc-dkms)
 
 set(CPACK_DEBIAN_DKMS_PACKAGE_NAME ublkzc-dkms)
-set(CPACK_DEBIAN_DKMS_DESCRIPTION "ublk_drv with shared-memory zero copy for Linux 6.12
-The ublk driver of Linux 6.12 with UBLK_F_SHMEM_ZC, as a DKMS module that takes
-the place of the kernel's own. Linux 7.1 and newer need it no more.")
+set(CPACK_DEBIAN_DKMS_DESCRIPTION "ublk_drv with shared-memory zero copy for Linux 6.12 and 7.3
+The ublk drivers of Linux 6.12 and 7.3 as a DKMS module that takes the place of
+the kernel's own: with UBLK_F_SHMEM_ZC, which 6.12 lacks, without stopping the
+device for each registration, as 7.3 does, and with requests that are scattered
+over registered memory.")
 set(CPACK_DEBIAN_DKMS_PACKAGE_ARCHITECTURE all)
 set(CPACK_DEBIAN_DKMS_PACKAGE_DEPENDS "dkms (>= 3), gcc, make")
 set(CPACK_DEBIAN_DKMS_PACKAGE_RECOMMENDS "linux-headers-6.12-amd64 | linux-headers-amd64, openssl")
