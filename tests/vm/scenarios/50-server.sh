@@ -84,7 +84,36 @@ expect_no_share "--copy-only"
 "$UBLKZC" del -a
 [ "$(ls /dev/ublk*)" = "$devices_before" ] || fail "del -a left devices behind"
 
-# A server that is live has given up what it does not need, its threads all of it.
+# A server that is live has given up what it does not need, its threads all of it: what its
+# threads try fails, and does not for a program that has given up nothing.
+mkdir -m 755 "$SCRATCH/probe"
+export UBLKZC_PROBE=$SCRATCH/probe
+setpriv --reuid=1 --clear-groups sleep 600 &
+export UBLKZC_PROBE_PID=$!
+install -m 600 -o 1 /dev/null "$UBLKZC_PROBE/private"
+# probed WHO, COMMAND...: what was tried and refused
+probed() {
+    local who=$1
+    touch "$UBLKZC_PROBE/$who"
+    shift
+    "$@"
+    wait_for test -e "$UBLKZC_PROBE/$who.said"
+    [ "$(wc -l <"$UBLKZC_PROBE/$who.said")" = 17 ] || fail "not all was tried: $(cat "$UBLKZC_PROBE/$who.said")"
+    awk '$2 == 1 || $2 == 13 { printf "%s ", $1 }' "$UBLKZC_PROBE/$who.said" # EPERM, EACCES
+}
+calls="execve fork ptrace mount umount chroot setns unshare bpf module mknod setuid setgroups reboot "
+got=$(LD_PRELOAD=$BUILD/tests/faults/libprobe.so probed start /bin/true)
+[ -z "$got" ] || fail "an ordinary program cannot: $got"
+LD_PRELOAD=$BUILD/tests/faults/libprobe.so start_file 64M -q 2
+got=$(probed queue dd if="$DEVICE" of=/dev/null bs=4k count=16 iflag=direct status=none)
+[ "$got" = "${calls}CAP_CHOWN CAP_KILL CAP_DAC_OVERRIDE " ] || fail "a thread that serves cannot: $got"
+got=$(probed main true)
+[ "$got" = "${calls}CAP_CHOWN CAP_KILL " ] || fail "the control thread cannot: $got"
+kill $UBLKZC_PROBE_PID
+unset UBLKZC_PROBE UBLKZC_PROBE_PID
+"$UBLKZC" del -n "$ID"
+
+# And by the kernel's word, for every thread there is.
 start_file 64M -q 2
 server=$(stat_get .pid)
 for task in /proc/"$server"/task/*; do
