@@ -2,11 +2,12 @@
 /*
  * failcall.c - run a command of which one system call fails.
  *
- *   failcall START N REPORT COMMAND [ARGUMENT...]
+ *   failcall START N[+] REPORT COMMAND [ARGUMENT...]
  *
  * From the first system call with the name START on, those of COMMAND and of all that it
  * starts are counted, and the N-th fails, with an error that it can have when a machine is
- * out of something.  When COMMAND has ended a line is put into the file REPORT: its exit
+ * out of something; with + so do all of the same name from then on, unless it is an error
+ * after which one tries again.  When COMMAND has ended a line is put into the file REPORT: its exit
  * status, and the call that failed, or "none" when there were fewer.  What COMMAND leaves
  * running runs on, and this program with it.
  *
@@ -109,12 +110,14 @@ static struct {
 	int start;  /* number of the call from which is counted */
 	long count; /* < 0: not yet */
 	long target;
+	bool all;    /* and those of the same name from then on */
+	int failing; /* number of the call that failed; -1: none yet */
 	char failed[128];
 	const char *report;
 	char **argv;
 	pid_t pid;
 	int error;
-} f = { .listener = -1, .count = -1 };
+} f = { .listener = -1, .count = -1, .failing = -1 };
 
 /* ---- the command, in a thread's child: only that thread is filtered ---- */
 
@@ -209,14 +212,19 @@ static void decide(const struct seccomp_notif *call, struct seccomp_notif_resp *
 	answer->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
 	if (f.count < 0 && call->data.nr == f.start)
 		f.count = 0;
-	if (f.count < 0 || ++f.count != f.target)
+	if (f.count < 0 || f.target < 0 ||
+	    (++f.count != f.target && !(f.all && call->data.nr == f.failing)))
 		return;
 	name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call->data.nr);
 	answer->flags = 0;
 	answer->error = -error_of(name);
 	if (strcmp(name, "write") == 0 && !is_file(call))
 		answer->error = -EINTR;
-	note(call, name, -answer->error);
+	if (f.failing < 0)
+		note(call, name, -answer->error);
+	f.failing = call->data.nr;
+	if (answer->error == -EINTR || answer->error == -EAGAIN)
+		f.all = false;
 	/* brk(2) of the kernel says the old end when it cannot move it, or 0. */
 	if (call->data.nr == SYS_brk)
 		answer->error = 0;
@@ -288,6 +296,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	f.target = strtol(argv[2], NULL, 10);
+	f.all = strchr(argv[2], '+') != NULL;
 	f.report = argv[3];
 	f.argv = argv + 4;
 	if (pthread_create(&thread, NULL, run_command, NULL))
