@@ -13,6 +13,9 @@
 #include "device_internal.h"
 #include "memory/guard.h"
 
+/* For which small memory stays registered when nobody wants it. */
+#define LINGER_MS 2000
+
 /* ---- the driver as the buffers' backend ---- */
 
 static int backend_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie)
@@ -127,6 +130,7 @@ int device_open_listener(struct device *d)
 		.answer = answer,
 		.answer_arg = d,
 		.max_bytes = or_default(o->max_bytes, 3),
+		.linger = LINGER_MS,
 		.no_feature = !d->shmem_zc,
 		.vault = d->vault,
 	};

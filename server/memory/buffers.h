@@ -75,6 +75,7 @@ struct buffers {
 	buffers_answer_fn *answer;
 	void *answer_arg;
 	uint64_t max_bytes; /* all slices together */
+	int linger;	    /* ms for which what nobody wants stays registered: plan.c */
 	uint64_t bytes;	    /* registered or about to be */
 	bool no_feature;    /* the device cannot: every add is refused */
 	unsigned int nr;    /* slices */

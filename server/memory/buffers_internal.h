@@ -24,6 +24,7 @@ struct slice {
 	struct buffer_view view;
 	struct uapi_shmem_buf_reg reg; /* the kernel reads it while registering */
 	long long held_until;	       /* ms: not retired before; 0: may be */
+	bool idle;		       /* nobody wants it, but somebody may come back */
 };
 
 struct use {
@@ -59,6 +60,7 @@ struct file {
 	bool suspect;	    /* a server died while it was registered: nothing more of it is */
 	int refused;	    /* why there are not all the slices of the last look, or 0 */
 	enum wire_reason why;
+	unsigned int made;     /* slices, by this look */
 	unsigned int refusals; /* by the driver, since it last agreed */
 	bool over_budget;   /* the last look found more than may be registered */
 	bool due;	    /* look again even if nothing is copied */

@@ -23,6 +23,11 @@
 
 #define SHORT_SLICE (2ULL << 20)  /* bytes; always joined to what comes beside it */
 #define SLICE_BYTES_MAX (1ULL << 30)
+#define SLICES_AT_ONCE 64 /* made by one look; the next is soon */
+/* What nobody wants is kept for a while, if it is little: who adds and removes the same
+ * memory again and again would have the device stopped each time. */
+#define LINGER_SLICE_MAX (1ULL << 20) /* bytes */
+#define LINGER_MAX (16ULL << 20)      /* bytes, of all together */
 #define FIRST_INTERVAL 250   /* ms */
 #define LAST_INTERVAL 10000  /* ms */
 
@@ -131,6 +136,22 @@ static void retire_within(struct buffers *b, struct file *file, const struct sli
 
 /* ---- filling gaps ---- */
 
+/* There is no room for something: what is only kept for a while goes.  True: there was some. */
+static bool end_lingering(struct buffers *b)
+{
+	bool any = false;
+
+	for (struct file *file = b->first; file; file = file->next)
+		for (struct slice *next, *s = file->slices; s; s = next) {
+			next = s->next;
+			if (!s->idle || s->state != LIVE)
+				continue;
+			slice_retire(b, s);
+			any = true;
+		}
+	return any;
+}
+
 /* Of those who want some of it, who has most room; *@ret_room: no more than the device has. */
 static struct account *choose_payer(const struct buffers *b, const struct file *file, uint64_t at,
 				    uint64_t end, uint64_t *ret_room)
@@ -183,7 +204,9 @@ static bool fill_gap(struct buffers *b, struct file *file, uint64_t at, uint64_t
 	int ret;
 
 	room -= room % page_of(file);
-	if (end - at > room)
+	if (end - at > room && end_lingering(b))
+		file->due = true;
+	else if (end - at > room)
 		file->over_budget = true;
 	if (!room)
 		return false;
@@ -191,6 +214,11 @@ static bool fill_gap(struct buffers *b, struct file *file, uint64_t at, uint64_t
 		end = at + room;
 	if (end - at > SLICE_BYTES_MAX)
 		end = at + SLICE_BYTES_MAX;
+	/* The control thread has others to answer, too. */
+	if (file->made++ == SLICES_AT_ONCE) {
+		file->due = true;
+		return false;
+	}
 	joined = join(file, &start, &end);
 	if (payer && !account_take_turn(payer, 1 + joined, buffers_now(b))) {
 		file->due = true;
@@ -254,6 +282,7 @@ static void plan(struct buffers *b, struct file *file, const struct resident *r)
 	bool found = false;
 
 	file->due = file->over_budget = false;
+	file->made = 0;
 	file->refused = 0;
 	for (unsigned int i = 0; i < r->nr; i++)
 		if (!cover_run(b, file, &r->runs[i], &found))
@@ -380,22 +409,54 @@ void buffers_cancel_look(struct file *file)
 	file->held--;
 }
 
+static uint64_t idle_bytes(const struct buffers *b)
+{
+	uint64_t bytes = 0;
+
+	for (const struct file *file = b->first; file; file = file->next)
+		for (const struct slice *s = file->slices; s; s = s->next)
+			bytes += s->idle ? s->view.len : 0;
+	return bytes;
+}
+
+/* Let @s be for a while, once. */
+static bool linger(const struct buffers *b, struct slice *s, long long now)
+{
+	if (!b->linger || s->idle || s->state != LIVE || s->view.len > LINGER_SLICE_MAX ||
+	    idle_bytes(b) + s->view.len > LINGER_MAX)
+		return false;
+	s->idle = true;
+	s->held_until = now + b->linger;
+	if (!s->file->review_at || s->file->review_at > s->held_until)
+		s->file->review_at = s->held_until;
+	return true;
+}
+
+static void review_slice(struct buffers *b, struct slice *s, long long now)
+{
+	struct file *file = s->file;
+	bool outdated = s->view.read_only && file_wants_writable(file);
+
+	if (!outdated && file_wants_all(file, s->offset, s->view.len)) {
+		s->idle = false;
+		return;
+	}
+	if (s->held_until > now || (!outdated && linger(b, s, now)))
+		return;
+	slice_retire(b, s);
+	file->due = true; /* a part of it may still be wanted */
+	file->next_look = 0;
+}
+
 void buffers_review(struct buffers *b, struct file *file)
 {
-	bool writable = file_wants_writable(file);
 	long long now = buffers_now(b);
 	struct slice *next;
 
 	for (struct slice *s = file->slices; s; s = next) {
 		next = s->next;
-		if (!is_covering(s) || s->held_until > now)
-			continue;
-		if (!file_wants_all(file, s->offset, s->view.len) ||
-		    (writable && s->view.read_only)) {
-			slice_retire(b, s);
-			file->due = true; /* a part of it may still be wanted */
-			file->next_look = 0;
-		}
+		if (is_covering(s))
+			review_slice(b, s, now);
 	}
 }
 

@@ -624,6 +624,60 @@ static void a_part_of_what_is_too_much(void **state)
 	assert_int_equal(b.bytes, 8 * MIB);
 }
 
+/* Who removes and adds the same memory again and again stops the device only once. */
+static void little_memory_is_kept_for_a_while(void **state)
+{
+	(void)state;
+	b.linger = 2000;
+	for (uint32_t i = 0; i < 100; i++) {
+		assert_int_equal(add(&one, i, 0), 0);
+		driver_works();
+		assert_int_equal(answer.status, 0);
+		assert_int_equal(buffers_remove(&b, &one, answer.number), 0);
+		now += 100;
+		buffers_tick(&b, i);
+	}
+	assert_int_equal(regs, 1);
+	assert_int_equal(unregs, 0);
+	now += 3000;
+	buffers_tick(&b, 0);
+	driver_works();
+	assert_int_equal(unregs, 1);
+	buffers_tick(&b, 0);
+	assert_int_equal(b.nr_files, 0);
+}
+
+/* ... but not when it is much, and not when somebody needs the room. */
+static void memory_is_not_kept_for_long(void **state)
+{
+	static struct account user;
+
+	(void)state;
+	b.linger = 2000;
+	touch(0, 8 * MIB);
+	assert_int_equal(add_range(&one, 1, 0, 8 * MIB), 0);
+	driver_works();
+	assert_int_equal(buffers_remove(&b, &one, answer.number), 0);
+	driver_works();
+	assert_int_equal(unregs, 1);
+	user = fresh_account();
+	user.max_bytes = LEN;
+	account.parent = &user;
+	assert_int_equal(add(&one, 2, 16 * MIB), 0);
+	driver_works();
+	assert_int_equal(buffers_remove(&b, &one, answer.number), 0);
+	assert_int_equal(unregs, 1);
+	add(&two, 3, 20 * MIB); /* so that the file is known */
+	driver_works();
+	assert_int_equal(add(&one, 4, 24 * MIB), 0);
+	driver_works();
+	assert_int_equal(unregs, 2);
+	copies_go_on(3000);
+	assert_int_equal(user.bytes, LEN);
+	buffers_forget_client(&b, &one);
+	buffers_forget_accounts(&b);
+}
+
 /* Sparse files cost no memory, but a descriptor each. */
 static void only_so_many_files_are_taken(void **state)
 {
@@ -880,6 +934,8 @@ int main(void)
 		T(many_unregistrations_are_not_asked_at_once),
 		T(the_budget_of_the_device_holds),
 		T(a_part_of_what_is_too_much),
+		T(little_memory_is_kept_for_a_while),
+		T(memory_is_not_kept_for_long),
 		T(only_so_many_files_are_taken),
 		T(a_user_has_a_rate),
 		T(live_slices_are_published_before_the_device_resumes),
