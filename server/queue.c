@@ -72,6 +72,10 @@ void request_complete(struct queue *q, struct request *rq, int res)
 {
 	bool has_data = rq->op == REQ_READ || rq->op == REQ_WRITE;
 
+	if (request_copy_instead(q, rq, res)) {
+		q->config.target->ops->submit(q, rq);
+		return;
+	}
 	res = request_finish(q, rq, res);
 	queue_io_command(q, UBLK_U_IO_COMMIT_AND_FETCH_REQ, rq->tag,
 			 res < 0 ? res : (has_data ? (int)rq->len : 0));

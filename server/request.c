@@ -104,6 +104,12 @@ int request_finish(struct queue *q, struct request *rq, int res)
 			res = user_copy(q, rq);
 		else if (rq->bounced)
 			res = client_copy(rq->data, rq->client, rq->len, true);
+		/* There is no page any more in registered memory, but the request has its own. */
+		if (res == -EFAULT && rq->zero_copy) {
+			rq->zero_copy = rq->bounced = false;
+			counter_add(&q->config.counters->copied_unknown_buffer, 1);
+			res = user_copy(q, rq);
+		}
 	}
 	count(q, rq, res);
 	return res;
@@ -241,6 +247,16 @@ static int decode(struct queue *q, const struct ublksrv_io_desc *iod, struct req
 	rq->writing_zeroes = false;
 	rq->data = NULL;
 	return 0;
+}
+
+bool request_copy_instead(struct queue *q, struct request *rq, int res)
+{
+	if (res != -EFAULT || !rq->zero_copy)
+		return false;
+	rq->done = 0;
+	/* Each counts once, as what it was in the end. */
+	counter_add(&q->config.counters->copied_unknown_buffer, 1);
+	return prepare_copied(q, rq) == 0;
 }
 
 int request_begin(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod)

@@ -22,7 +22,9 @@
 #define CLIENT (256U << 10) /* bytes of registered memory, index 5 */
 #define INDEX 5U
 
-enum where { COPIED, MATCHED, STALE }; /* STALE: matched, but the registry has no such buffer */
+/* STALE: matched, but the registry has no such buffer; HOLED: matched, but its owner has taken
+ * the pages out of registered memory since, and only the request has them. */
+enum where { COPIED, MATCHED, STALE, HOLED };
 
 struct io {
 	bool ours; /* the driver has given it to the server */
@@ -76,6 +78,10 @@ static void finish(struct queue *q, struct request *rq)
 {
 	struct io *io = &t.io[rq->tag];
 
+	if (io->where == HOLED && rq->zero_copy && (rq->op == REQ_READ || rq->op == REQ_WRITE)) {
+		request_complete(q, rq, -EFAULT);
+		return;
+	}
 	if (io->refused) {
 		request_complete(q, rq, -EREMOTEIO);
 		return;
@@ -199,7 +205,7 @@ static struct io any_io(unsigned int tag)
 	struct io io = {
 		.ours = true,
 		.op = (enum request_op)(rand() % 3 ? rand() % 2 : rand() % 5),
-		.where = (enum where)(rand() % 3),
+		.where = (enum where)(rand() % 4),
 		.len = SECTOR * (1 + (uint32_t)rand() % (room / SECTOR - 1)),
 		.refused = rand() % 16 == 0,
 	};
