@@ -19,6 +19,9 @@
 /* Descriptors of one user that may wait to be closed, before nothing more is taken. */
 #define CLOSER_USER_MAX 4096
 
+/* Bytes of memory that can be freed without anybody noticing. */
+#define CLOSER_LITTLE (1 << 20)
+
 /* Close @fds, which @user sent. */
 void closer_close(uid_t user, const int *fds, unsigned int nr);
 

@@ -14,6 +14,7 @@
 #include "buffers_internal.h"
 #include "common/log.h"
 #include "resident.h"
+#include "server/closer.h"
 #include "server/worker.h"
 
 /* Between looks at a file whose owner asks for them: ms. */
@@ -114,7 +115,10 @@ static void run_give_back(struct worker_job *work)
 /* Ours may be the last of it, and to free much memory takes long. */
 void buffers_give_back(uid_t user, void *base, size_t len, int fd)
 {
-	struct give_back *g = malloc(sizeof(*g));
+	struct stat st;
+	bool little = len <= CLOSER_LITTLE &&
+		      (fd < 0 || (fstat(fd, &st) == 0 && st.st_blocks * 512 <= CLOSER_LITTLE));
+	struct give_back *g = little ? NULL : malloc(sizeof(*g));
 
 	if (g) {
 		*g = (struct give_back){ { .run = run_give_back }, base, len, fd };

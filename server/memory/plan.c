@@ -23,6 +23,7 @@
 
 #define SHORT_SLICE (2ULL << 20)  /* bytes; always joined to what comes beside it */
 #define SLICE_BYTES_MAX (1ULL << 30)
+#define QUICK_LOOK (4ULL << 20) /* bytes to look at without a thread: some 1000 pages */
 #define SLICES_AT_ONCE 64 /* made by one look; the next is soon */
 /* What nobody wants is kept for a while, if it is little: who adds and removes the same
  * memory again and again would have the device stopped each time. */
@@ -367,6 +368,16 @@ static struct look *new_look(struct buffers *b, struct file *file)
 	return NULL;
 }
 
+/* Not worth a thread, whatever is in it. */
+static bool is_quick(const struct look *look)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned int i = 0; i < look->nr; i++)
+		bytes += look->ranges[i].len;
+	return !look->resident.huge_page && bytes <= QUICK_LOOK;
+}
+
 void buffers_look(struct buffers *b, struct file *file)
 {
 	struct look *look;
@@ -394,7 +405,7 @@ void buffers_look(struct buffers *b, struct file *file)
 			use->looked = BEING_LOOKED;
 	file->look = look;
 	file->held++;
-	if (!b->at_once && worker_start(file->user, WORKER_LOOK, &look->work) == 0)
+	if (!b->at_once && !is_quick(look) && worker_start(file->user, WORKER_LOOK, &look->work) == 0)
 		return;
 	run_look(&look->work);
 	take_look(&look->work);
