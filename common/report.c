@@ -103,7 +103,8 @@ static const char *why_no_session(const struct report *r, char *text, unsigned i
 		return text;
 	}
 	if (report_get(r, STAT_DEADLINE))
-		return "the server did not answer in time: raise UBLKZC_CONNECT_MS";
+		return "so many others were queueing for the server that it was not reached within "
+		       "UBLKZC_CONNECT_MS: raise it";
 	return NULL;
 }
 
@@ -142,6 +143,9 @@ static const char *why_not_all(const struct report *r, char *text, unsigned int 
 			   report_get(r, STAT_ARENAS_REFUSED), wire_reason_text(r->last_refusal));
 		return text;
 	}
+	if (report_get(r, STAT_DEADLINE))
+		return "the server took longer than UBLKZC_CONNECT_MS to answer: what was read and "
+		       "written until then was copied, and zero-copy from then on";
 	if (report_get(r, STAT_ARENAS_RETIRED))
 		return "a fork made buffers private, which are copied since: UBLKZC_FORK=copy "
 		       "keeps them";

@@ -281,6 +281,25 @@ static int advise(void *addr, size_t len, int advice)
 	}
 }
 
+/* Means the same to a shared mapping as to a private one: nobody need be asked which it is. */
+static bool is_neutral(int advice)
+{
+	switch (advice) {
+	case MADV_DONTNEED:
+	case MADV_DONTNEED_LOCKED:
+	case MADV_DONTFORK:
+	case MADV_DOFORK:
+	case MADV_WIPEONFORK:
+	case MADV_KEEPONFORK:
+	case MADV_FREE:
+	case MADV_REMOVE:
+	case MADV_GUARD_INSTALL:
+		return false;
+	default:
+		return true;
+	}
+}
+
 int mapping_advise(void *addr, size_t len, int advice)
 {
 	size_t whole = round_up(len, ARENA_GRANULE);
@@ -288,6 +307,8 @@ int mapping_advise(void *addr, size_t len, int advice)
 
 	if ((size_t)addr % ARENA_GRANULE || whole < len)
 		return -EINVAL;
+	if (is_neutral(advice))
+		return sys_madvise(addr, len, advice);
 	mappings_enter();
 	ret = meets_ours(addr, whole) ? advise(addr, whole, advice)
 				      : sys_madvise(addr, len, advice);

@@ -18,6 +18,7 @@
 #include "fork.h"
 #include "next.h"
 #include "shim.h"
+#include "stats.h"
 #include "sys.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -35,6 +36,9 @@ static void before(int option, unsigned long value)
 	shim.on = false;
 	shim.watch = false;
 	fork_never_again();
+	stats_start(program_invocation_short_name,
+		    "from the moment on that the program put itself into a sandbox (prctl with "
+		    "PR_SET_NO_NEW_PRIVS or PR_SET_SECCOMP)");
 	shim.sandboxed = true;
 }
 

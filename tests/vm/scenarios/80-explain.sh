@@ -21,6 +21,11 @@ says "$DEVICE: 16777216 of 16777216 bytes zero-copy (100.0 %)" "all is well"
 says "sessions with a server" "all is well"
 says_not "opened .* without O_DIRECT" "all is well"
 
+# A server that does not answer in time: zero-copy begins when it has.
+UBLKZC_CONNECT_MS=0 measure_share job --direct=1 --time_based --runtime=8
+says "server took longer than UBLKZC_CONNECT_MS" "a late server"
+expect_share_at_least 500 "a late server: $(grep zero-copy "$SCRATCH/said")"
+
 job --direct=0
 says "fio opened $DEVICE without O_DIRECT" "no direct I/O"
 
