@@ -19,8 +19,10 @@ device_add() {
 }
 
 # server_counts: "requests zero-copy, bytes zero-copy, requests, bytes" so far.
-server_counts() {
-    "$UBLKZC" stat -n "$DEVICE_ID" --json | jq -r '
+server_counts() { server_stat | counts_of; }
+server_stat() { "$UBLKZC" stat -n "$DEVICE_ID" --json; }
+counts_of() {
+    jq -r '
         [.read, .write] as $rw
         | ($rw | map(.zero_copy.requests) | add) as $zr
         | ($rw | map(.zero_copy.bytes) | add) as $zb
@@ -41,20 +43,46 @@ preload_of() {
     esac
 }
 
-# measure MODE RW BS SECONDS [fio arguments...]: one timed run, after a second that
-# does not count (opening the file makes the session and populates the arena).  Prints
+# when_warm BYTES FILE: the counts of the first of the samples in FILE ("MICROSECONDS JSON" a
+# line) that is a second after the first one with I/O beyond BYTES; else of that one.
+when_warm() {
+    local time json counts bytes first='' found=''
+    while read -r time json; do
+        [ -z "$first" ] || [ $((time - first)) -ge 1000000 ] || continue
+        counts=$(counts_of <<<"$json")
+        read -r _ _ _ bytes <<<"$counts"
+        [ "$bytes" -gt "$1" ] || continue
+        found=$counts
+        [ -z "$first" ] || break
+        first=$time
+    done <"$2"
+    echo "$found"
+}
+
+# measure MODE RW BS SECONDS [fio arguments...]: one timed run, after a second that does not
+# count, for neither speed nor shares: opening the file makes the session, and what is read
+# and written before the server has registered the memory is copied.  Prints
 # "bytes/s,requests zero-copy,bytes zero-copy,requests,bytes".
 measure() {
-    local mode=$1 rw=$2 bs=$3 seconds=$4 preload before after json speed
+    local mode=$1 rw=$2 bs=$3 seconds=$4 preload before after cold speed pid work
     shift 4
     preload=$(preload_of "$mode")
-    before=$(server_counts)
-    json=$(LD_PRELOAD=$preload fio --name=bench --filename="$DEVICE" --direct=1 \
+    work=$(mktemp -d)
+    read -r _ _ _ cold < <(server_counts)
+    LD_PRELOAD=$preload fio --name=bench --filename="$DEVICE" --direct=1 \
         --rw="$rw" --bs="$bs" --ioengine=libaio --iodepth=8 \
         --time_based --ramp_time=1 --runtime="$seconds" --randrepeat=1 --norandommap \
-        --output-format=json "$@")
+        --output-format=json "$@" >"$work/fio" &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null; do
+        echo "${EPOCHREALTIME/./} $(server_stat | tr -d '\n')"
+        sleep 0.1
+    done >"$work/samples"
+    wait "$pid"
     after=$(server_counts)
-    speed=$(jq -r '[.jobs[] | .read.bw_bytes + .write.bw_bytes] | add' <<<"$json")
+    before=$(when_warm "$cold" "$work/samples")
+    speed=$(jq -r '[.jobs[] | .read.bw_bytes + .write.bw_bytes] | add' "$work/fio")
+    rm -rf "$work"
     read -r b1 b2 b3 b4 <<<"$before"
     read -r a1 a2 a3 a4 <<<"$after"
     echo "$speed,$((a1 - b1)),$((a2 - b2)),$((a3 - b3)),$((a4 - b4))"
