@@ -38,7 +38,7 @@ show_wedge() { # AFTER HOW MANY
     local task
     echo "  the stock driver is wedged after $1 kills: I/O has waited for a minute, and"
     for task in $(pgrep 'ublkzc|iou-wrk'); do
-        grep -hE 'freeze|io_wq_put' /proc/"$task"/task/*/stack 2>/dev/null
+        grep -hE 'freeze|io_wq_put' /proc/"$task"/task/*/stack 2>/dev/null || :
     done | sort -u
     trap - EXIT # nothing can remove the device; the guest ends
     exit 0
