@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Upgrades: under load they cost a pause, and a program that does not work changes nothing.
 . "$(dirname "$0")/../lib.sh"
-UPGRADES=${UPGRADES:-$(times 8 50)}
+UPGRADES=${UPGRADES:-$(times 5 50)}
 
 # What is "installed" in this scenario, and the program that all servers begin with.
 installed=$SCRATCH/bin/ublkzc
