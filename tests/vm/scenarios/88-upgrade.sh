@@ -17,6 +17,7 @@ something_is_zero_copy() { [ "$(byte_counts | cut -d' ' -f1)" -gt 1000000 ]; }
 
 # ---- again and again, under fio that verifies, and clients that add and remove buffers ----
 
+rm -f /run/ublkzc/*.log # of scenarios that do kill servers
 UBLKZC=$installed start_file 128M -q 2
 LD_PRELOAD=$SHIM fio --filename="$DEVICE" --direct=1 --rw=randrw --rwmixread=40 \
     --bsrange=4k-1m --ioengine=libaio --iodepth=32 --verify=crc32c --verify_backlog=64 \
