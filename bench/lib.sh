@@ -20,7 +20,7 @@ device_add() {
 
 # server_counts: "requests zero-copy, bytes zero-copy, requests, bytes" so far.
 server_counts() { server_stat | counts_of; }
-server_stat() { "$UBLKZC" stat -n "$DEVICE_ID" --json; }
+server_stat() { "$UBLKZC" stat "$DEVICE_ID" --json | jq '.devices[0]'; }
 counts_of() {
     jq -r '
         [.read, .write] as $rw

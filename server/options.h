@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * options.h - the command line of "ublkzc add" and "ublkzc serve".
- *
- * One table drives parsing and --help.
+ * options.h - what a device is to be, as its command line said (cli/add_options.h).
  */
 #ifndef UBLKZC_SERVER_OPTIONS_H
 #define UBLKZC_SERVER_OPTIONS_H
@@ -49,13 +47,5 @@ struct options {
 	unsigned int max_user_clients;
 	unsigned int max_buffers;
 };
-
-/*
- * Parse @argv[1..] after the verb.  0; or -EINVAL, having said on stderr what
- * is wrong; or 1 when --help was asked for and has been printed.
- */
-int options_parse(int argc, char **argv, struct options *ret);
-
-void options_help(const char *verb);
 
 #endif

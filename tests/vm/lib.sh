@@ -56,7 +56,7 @@ start() {
 is_our_driver() { [[ $(cat /sys/module/ublk_drv/version 2>/dev/null) = *-ublkzc ]]; }
 has_feature() { "$UBLKZC" features | grep -w -- "$1" >/dev/null; } # as named there
 
-stat_json() { "$UBLKZC" stat -n "$ID" --json; }
+stat_json() { "$UBLKZC" stat "$ID" --json | jq '.devices[0]'; }
 
 # stat_get FILTER: one number of ublkzc stat --json
 stat_get() { stat_json | jq -r "$1"; }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
 #include "common/log.h"
-#include "server/options.h"
+#include "server/cli/add_options.h"
 #include "tests/unit/cmocka_all.h"
+
+static const struct command add = { .name = "add", .operands = "[PATH]", ADD_FLAGS };
+const struct command *const commands[] = { &add, NULL };
 
 /* Splits @line at spaces and parses it. */
 static int parse(const char *line, struct options *o)
@@ -17,7 +19,7 @@ static int parse(const char *line, struct options *o)
 	strcpy(words, line);
 	for (char *word = strtok(words, " "); word; word = strtok(NULL, " "))
 		argv[argc++] = word;
-	return options_parse(argc, argv, o);
+	return add_options_parse(&add, argc, argv, o);
 }
 
 static void defaults(void **state)
@@ -84,6 +86,12 @@ static void what_is_wrong_is_refused_and_nothing_is_changed(void **state)
 		"-t null --max-io 64M",
 		"-t null --unknown",
 		"-t null --block-size 8192",
+		"-t null -t mem --size 1G",
+		"-t null -q 2 -q 3",
+		"-t null --buffered",
+		"-t null --force",
+		"-t mem --size 5000",
+		"-t mem --size 1G --block-size 4096 --size 6144",
 	};
 	struct options before, o;
 
@@ -91,7 +99,7 @@ static void what_is_wrong_is_refused_and_nothing_is_changed(void **state)
 	memset(&o, 0x5a, sizeof(o));
 	before = o;
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-		assert_int_equal(parse(lines[i], &o), -EINVAL);
+		assert_int_equal(parse(lines[i], &o), LINE_BAD);
 		assert_memory_equal(&o, &before, sizeof(o));
 	}
 }

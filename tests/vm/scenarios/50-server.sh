@@ -10,7 +10,7 @@ expect_error() { # STATUS, PATTERN, ublkzc arguments...
     grep -q -- "$pattern" <<<"$text" || fail "ublkzc $*: says '$text', not '$pattern'"
 }
 devices_before=$(ls /dev/ublk*)
-expect_error 2 'unknown target' add -t nonsense
+expect_error 2 'wants one of null' add -t nonsense
 expect_error 2 'needs a PATH' add -t file
 expect_error 2 'whole number' add -t null -q many
 expect_error 1 'No such file' add -t file "$SCRATCH/missing"
@@ -20,7 +20,7 @@ truncate -s 100 "$SCRATCH/tiny"
 expect_error 1 'smaller than one block' add -t file "$SCRATCH/tiny"
 expect_error 1 'no device 77' del -n 77
 expect_error 1 'no server of ours' stat -n 77
-expect_error 2 'usage' del
+expect_error 2 'which device' del
 [ "$(ls /dev/ublk*)" = "$devices_before" ] || fail "a failed add left a device behind"
 
 start -t mem --size 64M -n 5
@@ -42,6 +42,21 @@ dd if=/dev/zero of="$DEVICE" bs=4k count=1 oflag=direct 2>/dev/null && fail "a r
 start_file 16M
 expect_error 1 'in use by another server' add -t file "$SCRATCH/disk2.img"
 
+# a device has three names, and what --json says is in ublkzc-json(5)
+for name in "$ID" "ublkb$ID" "$DEVICE"; do
+    "$UBLKZC" stat "$name" | grep -q "^$DEVICE: file" || fail "stat $name"
+done
+"$UBLKZC" list | grep -qE "^$DEVICE +file +16 MiB +512 +1 x 128 +rw .* alive +$SCRATCH" ||
+    fail "list: $("$UBLKZC" list)"
+for verb in list stat features; do
+    "$UBLKZC" $verb --json >"$SCRATCH/json"
+    jq -r 'paths | map(strings) | last // empty' "$SCRATCH/json" | sort -u >"$SCRATCH/fields"
+    [ -s "$SCRATCH/fields" ] || fail "$verb --json: $(cat "$SCRATCH/json")"
+    while read -r field; do
+        grep -qw -- "$field" "$TREE/docs/ublkzc-json.5" || fail "$verb --json has $field, which is not documented"
+    done <"$SCRATCH/fields"
+done
+
 # discard and write zeroes read back as zeroes, and what was flushed is in the file
 head -c 1M /dev/urandom >"$SCRATCH/random"
 dd if="$SCRATCH/random" of="$DEVICE" bs=64k oflag=direct status=none
@@ -55,12 +70,12 @@ cmp -n 1048576 "$SCRATCH/disk2.img" "$SCRATCH/random"
 [ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"
 
 # SIGTERM ends it cleanly, kill -9 leaves something that del removes
-pid=$("$UBLKZC" list --json | jq ".[] | select(.device == $ID) | .pid")
+pid=$("$UBLKZC" list --json | jq ".devices[] | select(.device == $ID) | .pid")
 kill -TERM "$pid"
 gone() { [ ! -e "$DEVICE" ] && [ ! -e "/run/ublkzc/ublkb$ID.sock" ]; }
 wait_for gone
 start -t mem --size 16M --recovery none # 85-server-dies.sh has the others
-pid=$("$UBLKZC" list --json | jq ".[] | select(.device == $ID) | .pid")
+pid=$("$UBLKZC" list --json | jq ".devices[] | select(.device == $ID) | .pid")
 kill -9 "$pid"
 dead() { "$UBLKZC" list | grep -q 'its server is dead'; }
 wait_for dead

@@ -85,7 +85,7 @@ for kind in anonymous sysv memfd shm; do
     "$UBLKZC" attach --pid $READER
     measure_share sleep 1
     expect_share_at_least 950 "attached: $kind"
-    "$UBLKZC" attach --list --json | jq -e ".[0].pid == $READER and .[0].buffers == 1" >/dev/null ||
+    "$UBLKZC" attach --list --json | jq -e ".attached[0].pid == $READER and .attached[0].buffers == 1" >/dev/null ||
         fail "list: $("$UBLKZC" attach --list)"
     "$UBLKZC" detach --pid $READER
     wait_for nothing_registered
@@ -102,7 +102,7 @@ wait_for none_pinned
 reader anonymous 3
 "$UBLKZC" attach --pid $READER --device "$DEVICE"
 family_is_known() {
-    "$UBLKZC" attach --list --json | jq -e '.[0].processes == 4 and .[0].buffers == 1' >/dev/null
+    "$UBLKZC" attach --list --json | jq -e '.attached[0].processes == 4 and .attached[0].buffers == 1' >/dev/null
 }
 wait_for family_is_known
 measure_share sleep 1
@@ -131,7 +131,7 @@ truncate -s 1M /dev/shm/reader
 wait $READER 2>/dev/null && fail "the reader survived the loss of its memory"
 wait_for nothing_registered
 wait_for none_pinned
-[ "$("$UBLKZC" list --json | jq '.[0].alive')" = true ] || fail "the server is dead"
+[ "$("$UBLKZC" list --json | jq '.devices[0].alive')" = true ] || fail "the server is dead"
 dd if="$DEVICE" bs=1M count=4 iflag=direct status=none | cmp - "$EXPECTED"
 
 # Shared memory that was never touched costs nothing, and is not touched by us; the part that

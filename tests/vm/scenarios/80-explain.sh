@@ -17,7 +17,7 @@ says_not() {
 }
 
 job --direct=1
-says "$DEVICE: 16777216 of 16777216 bytes zero-copy (100.0 %)" "all is well"
+says "$DEVICE: 16 MiB of 16 MiB zero-copy (100.0 %)" "all is well"
 says "sessions with a server" "all is well"
 says_not "opened .* without O_DIRECT" "all is well"
 

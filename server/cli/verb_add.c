@@ -21,27 +21,16 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "arguments.h"
-#include "device.h"
-#include "keeper.h"
-#include "options.h"
-#include "reclaim.h"
-#include "sizes.h"
-#include "state.h"
+#include "server/arguments.h"
+#include "server/device.h"
+#include "server/keeper.h"
+#include "server/reclaim.h"
+#include "server/sizes.h"
+#include "server/state.h"
+#include "add_options.h"
 #include "verbs.h"
 
 #define ADD_PATIENCE_MS 30000
-
-/* 0, or the exit status to end with. */
-static int parse(int argc, char **argv, struct options *o, int *ret_status)
-{
-	int ret = options_parse(argc, argv, o);
-
-	*ret_status = ret < 0 ? EXIT_USAGE : 0;
-	if (ret == 0 && o->verbose)
-		log_init("ublkzc", LOG_DEBUG);
-	return ret;
-}
 
 /* sd_notify(3)'s protocol: one datagram to the socket the manager named. */
 static void notify_manager(const char *text)
@@ -238,13 +227,17 @@ static int keep_absolute(struct start *s)
 	return 0;
 }
 
-/* 0, or the exit status to end with in @ret_status. */
-static int prepare(struct start *s, int argc, char **argv, int *ret_status)
+/* A command line that may be an older server's.  0, or the exit status to end with. */
+static int prepare(struct start *s, const struct command *command, int argc, char **argv,
+		   int *ret_status)
 {
 	int ret;
 
 	*s = (struct start){ .argc = argc, .argv = argv, .recovers = -1 };
-	ret = parse(argc, argv, &s->options, ret_status);
+	ret = add_options_parse(command, argc, argv, &s->options);
+	*ret_status = ret ? command_status(ret) : 0;
+	if (ret == 0 && s->options.verbose)
+		log_init("ublkzc", LOG_DEBUG);
 	if (!ret && keep_absolute(s)) {
 		*ret_status = EXIT_FAILURE;
 		ret = -ENOMEM;
@@ -252,21 +245,58 @@ static int prepare(struct start *s, int argc, char **argv, int *ret_status)
 	return ret;
 }
 
-int verb_serve(int argc, char **argv)
+/* A user's, who can be told what cannot be meant here and now. */
+static int prepare_new(struct start *s, const struct command *command, int argc, char **argv,
+		       int *ret_status)
+{
+	int ret = prepare(s, command, argc, argv, ret_status);
+
+	if (!ret && (ret = add_options_possible(command, &s->options)))
+		*ret_status = command_status(ret);
+	return ret;
+}
+
+static int serve(const struct command *command, int argc, char **argv)
 {
 	struct start s;
 	int status;
 
-	return prepare(&s, argc, argv, &status) ? status : run(&s);
+	return prepare_new(&s, command, argc, argv, &status) ? status : run(&s);
 }
 
-int verb_add(int argc, char **argv)
+static int add(const struct command *command, int argc, char **argv)
 {
 	struct start s;
 	int status;
 
-	return prepare(&s, argc, argv, &status) ? status : run_in_background(&s);
+	return prepare_new(&s, command, argc, argv, &status) ? status : run_in_background(&s);
 }
+
+#define TARGETS                                                                                    \
+	"Targets: null stores nothing; mem is a RAM disk of --size; file is the regular file or "  \
+	"block device PATH, by direct I/O when it can. The manual has more on each."
+
+const struct command command_add = {
+	.name = "add",
+	.summary = "start a server in the background; prints its device",
+	.operands = "[PATH]",
+	.operand = WORD_FILE,
+	.about = "Returns when the device is live. The server logs to "
+		 "/run/ublkzc/ublkbN.log.\n" TARGETS,
+	ADD_FLAGS,
+	.run = add,
+};
+
+const struct command command_serve = {
+	.name = "serve",
+	.summary = "the same in the foreground, for a service manager",
+	.operands = "[PATH]",
+	.operand = WORD_FILE,
+	.about = "Until SIGTERM or SIGINT. A service manager that set NOTIFY_SOCKET is told when "
+		 "the device is live.\n" TARGETS,
+	ADD_FLAGS,
+	.run = serve,
+};
 
 /* ---- after a server's death ---- */
 
@@ -296,29 +326,29 @@ static int inherit(int argc, char **argv, struct vault *v, struct start *s)
 	}
 	*v = (struct vault){ .fd = (int)fd };
 	fcntl(v->fd, F_SETFD, FD_CLOEXEC);
-	return prepare(s, argc - 3, argv + 3, &status) ? EXIT_OTHER_OPTIONS : 0;
+	return prepare(s, &command_add, argc - 3, argv + 3, &status) ? EXIT_OTHER_OPTIONS : 0;
 }
 
-/* What a keeper starts in place of a server that died or left: keeper.c. */
-int verb_take_over(int argc, char **argv)
+static int take_over(const struct command *command, int argc, char **argv)
 {
 	struct vault v = VAULT_NONE;
 	struct start s;
 	int ret = inherit(argc, argv, &v, &s);
 
+	(void)command;
 	if (ret)
 		return ret;
 	ret = device_recover(&s.options, &v, -1, nothing_to_say, NULL);
 	return ret == -ENODEV ? EXIT_GONE : ret ? EXIT_FAILURE : 0;
 }
 
-/* Before an upgrade: could this program take over?  keeper_program.c */
-int verb_rehearse(int argc, char **argv)
+static int rehearse(const struct command *command, int argc, char **argv)
 {
 	struct vault v = VAULT_NONE;
 	struct start s;
 	int ret = inherit(argc, argv, &v, &s);
 
+	(void)command;
 	if (ret)
 		return ret;
 	ret = device_rehearse(&v);
@@ -329,6 +359,9 @@ int verb_rehearse(int argc, char **argv)
 	       : ret		 ? EXIT_FAILURE
 				 : 0;
 }
+
+const struct command command_take_over = { .name = "take-over", .run = take_over };
+const struct command command_rehearse = { .name = "rehearse", .run = rehearse };
 
 int recover_by_hand(unsigned int device, bool foreground)
 {
@@ -342,7 +375,7 @@ int recover_by_hand(unsigned int device, bool foreground)
 		log_error(ret, "what the server of device %u was is not known", device);
 		return EXIT_FAILURE;
 	}
-	if (prepare(&s, argc, argv, &status))
+	if (prepare(&s, &command_add, argc, argv, &status))
 		return EXIT_FAILURE;
 	s.recovers = (int)device;
 	return foreground ? run(&s) : run_in_background(&s);

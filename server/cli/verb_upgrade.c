@@ -6,26 +6,19 @@
  * same connection, from whoever serves in the end.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "admin.h"
 #include "common/log.h"
-#include "sizes.h"
-#include "state.h"
+#include "server/admin.h"
+#include "server/state.h"
+#include "command.h"
 #include "verbs.h"
 
 /* More than trying, ebbing, taking over and probation can take together. */
 #define UPGRADE_DEADLINE_MS 300000
-
-static const char usage_text[] =
-	"usage: ublkzc upgrade -n ID\n"
-	"\n"
-	"Try the installed program; if it works, the server hands over to it. If not, or if\n"
-	"it dies in its first seconds, the server that was there goes on.\n";
 
 /* The reason says it all, but for a program that cannot be executed. */
 static int explain(unsigned int device, const struct wire_reply *reply)
@@ -40,7 +33,7 @@ static int explain(unsigned int device, const struct wire_reply *reply)
 	return EXIT_FAILURE;
 }
 
-static int upgrade(unsigned int device)
+static int hand_over(unsigned int device)
 {
 	struct wire_request req;
 	struct wire_reply reply;
@@ -57,7 +50,7 @@ static int upgrade(unsigned int device)
 	if (err == -EPIPE)
 		log_error(err,
 			  "/dev/ublkb%u: the server died before it could hand over (ublkzc "
-			  "stat -n %u)",
+			  "stat %u)",
 			  device, device);
 	else if (err)
 		log_error(err,
@@ -69,30 +62,24 @@ static int upgrade(unsigned int device)
 	return reply.status ? explain(device, &reply) : 0;
 }
 
-int verb_upgrade(int argc, char **argv)
-{
-	static const struct option longs[] = {
-		{ "number", required_argument, NULL, 'n' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
-	uint64_t device = UINT64_MAX;
-	int c;
+static const struct flag flags[] = { FLAG_DEVICE };
 
-	while ((c = getopt_long(argc, argv, "n:h", longs, NULL)) != -1) {
-		if (c == 'h') {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (c == 'n' && number_parse(optarg, 0, 1048575, &device) == 0)
-			continue;
-		if (c == 'n')
-			log_line(LOG_ERROR, "-n '%s': not a device id", optarg);
-		return EXIT_USAGE;
-	}
-	if (optind < argc || device == UINT64_MAX) {
-		fputs(usage_text, stderr);
-		return EXIT_USAGE;
-	}
-	return upgrade((unsigned int)device);
+static int upgrade(const struct command *command, int argc, char **argv)
+{
+	unsigned int device;
+	int ret = command_only_device(command, argc, argv, &device);
+
+	return ret ? command_status(ret) : hand_over(device);
 }
+
+const struct command command_upgrade = {
+	.name = "upgrade",
+	.summary = "let the installed program take over a live device",
+	.operands = "DEVICE",
+	.operand = WORD_DEVICE,
+	.about = "The installed program is tried first; if it works, the server hands over to it, "
+		 "and I/O pauses. If it does not, or dies in its first seconds, the server that "
+		 "was there goes on, and the command fails and says why.",
+	FLAGS(flags),
+	.run = upgrade,
+};

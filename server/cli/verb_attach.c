@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,35 +12,22 @@
 
 #include "common/blkdev.h"
 #include "common/log.h"
-#include "admin.h"
 #include "common/wire.h"
-#include "memory/maps.h"
-#include "sizes.h"
-#include "state.h"
+#include "server/admin.h"
+#include "server/memory/maps.h"
+#include "server/sizes.h"
+#include "server/state.h"
+#include "command.h"
+#include "output.h"
 #include "verbs.h"
 
 #define DEVICES_MAX 64
 #define NO_DEVICE UINT64_MAX
 
-static const char attach_usage[] =
-	"usage: ublkzc attach --pid PID [--device ID|/dev/ublkbN] [--dry-run]\n"
-	"       ublkzc attach --list [--json]\n"
-	"\n"
-	"Register the shared memory of a running program, and of what it forks, with the\n"
-	"server of a device, so that its direct I/O is zero-copy without libublkzc.so.\n"
-	"\n"
-	"  -p, --pid PID        the program\n"
-	"  -n, --device DEVICE  the device; default: those the program has files open on\n"
-	"      --dry-run        only say what would be registered\n"
-	"      --list           what is attached\n"
-	"      --json           the list for programs\n";
-
-static const char detach_usage[] = "usage: ublkzc detach --pid PID [--device ID|/dev/ublkbN]\n";
-
 struct wish {
 	pid_t pid;
 	uint64_t device;
-	bool dry_run, list, json;
+	bool dry_run, list, json, bytes;
 	unsigned int devices[DEVICES_MAX];
 	unsigned int nr_devices;
 };
@@ -247,97 +233,139 @@ static int detach_from(const struct wish *w, unsigned int device)
 	return ret;
 }
 
-static void list_one(unsigned int device, const struct wire_reply *r, bool json, bool first)
+/* ---- what is attached ---- */
+
+struct listing {
+	bool bytes;
+	json_t *attached; /* NULL: the table */
+	struct table table;
+};
+
+static void list_one(struct listing *l, unsigned int device, const struct wire_reply *r)
 {
-	if (json)
-		printf("%s{\"device\":%u,\"pid\":%u,\"processes\":%u,\"buffers\":%u,\"bytes\":%llu,"
-		       "\"refused\":%u}",
-		       first ? "" : ",", device, r->pid, r->processes, r->index,
-		       (unsigned long long)r->max_bytes, r->refused);
-	else
-		printf("/dev/ublkb%u: process %u: %llu bytes in %u buffers of %u process%s\n",
-		       device, r->pid, (unsigned long long)r->max_bytes, r->index, r->processes,
-		       r->processes == 1 ? "" : "es");
+	char size[OUTPUT_SIZE];
+
+	if (l->attached) {
+		json_array_append_new(l->attached,
+				      json_pack("{s:i, s:i, s:i, s:i, s:I, s:i}", "device",
+						(int)device, "pid", (int)r->pid, "processes",
+						(int)r->processes, "buffers", (int)r->index,
+						"bytes", (json_int_t)r->max_bytes, "refused",
+						(int)r->refused));
+		return;
+	}
+	table_cellf(&l->table, "/dev/ublkb%u", device);
+	table_cellf(&l->table, "%u", r->pid);
+	table_cellf(&l->table, "%u", r->processes);
+	table_cellf(&l->table, "%u", r->index);
+	table_cell(&l->table, size_text(size, r->max_bytes, l->bytes));
+	table_cellf(&l->table, "%u", r->refused);
+}
+
+static int list_device(struct listing *l, unsigned int device)
+{
+	struct wire_reply reply;
+
+	for (uint32_t k = 0;; k++) {
+		int err = ask(device, WIRE_ATTACHED, 0, k, &reply);
+
+		if (!err && reply.status && reply.status != -ENOENT)
+			err = log_error(reply.status, "/dev/ublkb%u: %s", device,
+					wire_reason_text(reply.reason));
+		if (err || reply.status)
+			return err;
+		list_one(l, device, &reply);
+	}
 }
 
 static int list(struct wish *w)
 {
-	bool first = true;
+	static const char *const headings[] = { "DEVICE",  "PID",  "PROCESSES",
+						"BUFFERS", "SIZE", "REFUSED" };
+	struct listing l = { .bytes = w->bytes, .attached = w->json ? json_array() : NULL };
 	int ret = 0;
 
+	table_begin(&l.table, headings, 6, 0x3e);
 	state_for_each(choose_if_alive, w);
-	if (w->json)
-		printf("[");
 	for (unsigned int i = 0; i < w->nr_devices; i++) {
-		struct wire_reply reply;
+		int err = list_device(&l, w->devices[i]);
 
-		for (uint32_t k = 0;; k++) {
-			int err = ask(w->devices[i], WIRE_ATTACHED, 0, k, &reply);
-
-			if (!err && reply.status && reply.status != -ENOENT)
-				err = log_error(reply.status, "/dev/ublkb%u: %s", w->devices[i],
-						wire_reason_text(reply.reason));
-			ret = err ? err : ret;
-			if (err || reply.status)
-				break;
-			list_one(w->devices[i], &reply, w->json, first);
-			first = false;
-		}
+		ret = err ? err : ret;
 	}
-	if (w->json)
-		printf("]\n");
+	table_end(&l.table);
+	if (l.attached && json_print("attached", l.attached))
+		ret = -ENOMEM;
 	return ret;
 }
 
-/* "3" or "/dev/ublkb3" */
-static int parse_device(const char *text, uint64_t *ret)
-{
-	static const char prefix[] = "/dev/ublkb";
+/* ---- the verbs ---- */
 
-	if (strncmp(text, prefix, strlen(prefix)) == 0)
-		text += strlen(prefix);
-	return number_parse(text, 0, 1048575, ret);
+static const struct flag attach_flags[] = {
+	{ 'p', "pid", WORD_PID, "PID", "the program" },
+	{ 'n', "device", WORD_DEVICE, "DEVICE",
+	  "the device; default: those the program has files open on" },
+	{ 'd', "dry-run", WORD_NONE, NULL, "only say what would be registered" },
+	{ 'l', "list", WORD_NONE, NULL, "what is attached" },
+	{ 'b', "bytes", WORD_NONE, NULL, "with --list: sizes in bytes" },
+	{ 'j', "json", WORD_NONE, NULL, "with --list: for programs, ublkzc-json(5)" },
+};
+
+static const struct flag detach_flags[] = {
+	{ 'p', "pid", WORD_PID, "PID", "the program" },
+	{ 'n', "device", WORD_DEVICE, "DEVICE", "the device; default: all it is attached to" },
+};
+
+static int set(struct wish *w, const struct command_line *line, int key)
+{
+	unsigned int device;
+	uint64_t pid;
+
+	switch (key) {
+	case 'p':
+		if (number_parse(line->value, 1, INT32_MAX, &pid))
+			return command_error(line->command, "--pid '%s': not a process",
+					     line->value);
+		w->pid = (pid_t)pid;
+		return 0;
+	case 'n':
+		if (device_parse(line->value, &device))
+			return command_error(line->command,
+					     "'%s' is not a device: 0, ublkb0 and /dev/ublkb0 are",
+					     line->value);
+		w->device = device;
+		return 0;
+	case 'd':
+		w->dry_run = true;
+		return 0;
+	case 'l':
+		w->list = true;
+		return 0;
+	case 'b':
+		w->bytes = true;
+		return 0;
+	default:
+		w->json = true;
+		return 0;
+	}
 }
 
-/* 0, or the exit status plus one. */
-static int parse(int argc, char **argv, const char *usage, struct wish *w)
+static int parse(const struct command *command, int argc, char **argv, struct wish *w)
 {
-	static const struct option longs[] = {
-		{ "pid", required_argument, NULL, 'p' },
-		{ "device", required_argument, NULL, 'n' },
-		{ "dry-run", no_argument, NULL, 'd' },
-		{ "list", no_argument, NULL, 'l' },
-		{ "json", no_argument, NULL, 'j' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
-	uint64_t pid = 0;
-	bool bad = false;
-	int c;
+	struct command_line line;
+	int key;
 
 	*w = (struct wish){ .device = NO_DEVICE };
-	while ((c = getopt_long(argc, argv, "p:n:h", longs, NULL)) != -1) {
-		if (c == 'p')
-			bad |= number_parse(optarg, 1, INT32_MAX, &pid) != 0;
-		else if (c == 'n')
-			bad |= parse_device(optarg, &w->device) != 0;
-		else if (c == 'd')
-			w->dry_run = true;
-		else if (c == 'l')
-			w->list = true;
-		else if (c == 'j')
-			w->json = true;
-		else if (c == 'h')
-			return fputs(usage, stdout) < 0 ? 2 : 1;
-		else
-			bad = true;
-	}
-	w->pid = (pid_t)pid;
-	if (bad || optind < argc || (!w->pid && !w->list)) {
-		fputs(usage, stderr);
-		return EXIT_USAGE + 1;
-	}
-	return 0;
+	command_begin(&line, command, argc, argv);
+	while ((key = command_next(&line)) > 0)
+		if (set(w, &line, key))
+			return LINE_BAD;
+	if (!key && w->json && !w->list)
+		return command_error(command, "--json is for --list");
+	if (!key && !w->pid && !w->list)
+		return command_error(command, "which program? --pid says it");
+	if (!key && w->pid && w->list)
+		return command_error(command, "--list lists all: without --pid");
+	return key;
 }
 
 static int for_devices(struct wish *w, int (*each)(const struct wish *w, unsigned int device))
@@ -349,13 +377,13 @@ static int for_devices(struct wish *w, int (*each)(const struct wish *w, unsigne
 	return ret;
 }
 
-int verb_attach(int argc, char **argv)
+static int attach(const struct command *command, int argc, char **argv)
 {
 	struct wish w;
-	int ret = parse(argc, argv, attach_usage, &w);
+	int ret = parse(command, argc, argv, &w);
 
 	if (ret)
-		return ret - 1;
+		return command_status(ret);
 	if (w.list)
 		ret = list(&w);
 	else if (w.dry_run)
@@ -367,14 +395,28 @@ int verb_attach(int argc, char **argv)
 	return ret ? EXIT_FAILURE : 0;
 }
 
-int verb_detach(int argc, char **argv)
+const struct command command_attach = {
+	.name = "attach",
+	.summary = "zero copy for a program that is already running",
+	.about =
+		"Registers the memory that the program shares itself: anonymous shared mappings "
+		"(PostgreSQL's), SysV segments, memfds, files on tmpfs and hugetlbfs, of 1 MiB and "
+		"more. Private memory cannot be attached. For root, and the server's own user.\n"
+		"The server follows what the program forks, looks for children each second and at "
+		"all their memory every ten seconds, until all have ended. A child whose parent "
+		"ends before the next look is not found.",
+	FLAGS(attach_flags),
+	.run = attach,
+};
+
+static int detach(const struct command *command, int argc, char **argv)
 {
 	unsigned int nr = 0;
 	struct wish w;
-	int ret = parse(argc, argv, detach_usage, &w);
+	int ret = parse(command, argc, argv, &w);
 
 	if (ret)
-		return ret - 1;
+		return command_status(ret);
 	if (w.device != NO_DEVICE)
 		return detach_from(&w, (unsigned int)w.device) ? EXIT_FAILURE : 0;
 	state_for_each(choose_if_alive, &w);
@@ -389,3 +431,10 @@ int verb_detach(int argc, char **argv)
 			  (int)w.pid);
 	return nr ? 0 : EXIT_FAILURE;
 }
+
+const struct command command_detach = {
+	.name = "detach",
+	.summary = "end what attach began",
+	FLAGS(detach_flags),
+	.run = detach,
+};

@@ -6,7 +6,6 @@
  * and the servers' counters, which are the truth about what was copied.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,28 +15,17 @@
 
 #include "common/log.h"
 #include "common/report.h"
+#include "server/state.h"
+#include "command.h"
+#include "output.h"
 #include "run_program.h"
 #include "run_report.h"
-#include "state.h"
 #include "verbs.h"
 
 #define DEVICES_MAX 64
 
-static const char usage[] =
-	"usage: ublkzc run [options] [--] PROGRAM [ARGUMENTS...]\n"
-	"\n"
-	"Run PROGRAM with libublkzc.so preloaded, and say afterwards, on standard error, how\n"
-	"much of its I/O on ublk devices was zero-copy.  The exit status is PROGRAM's.\n"
-	"\n"
-	"  -e, --explain        also what was captured, and why the rest was copied\n"
-	"  -q, --quiet          say nothing\n"
-	"      --capture WORD   UBLKZC_CAPTURE: auto, none, aligned, malloc, mmap or all\n"
-	"      --fork WORD      UBLKZC_FORK: auto, copy or private\n"
-	"      --profile LINE   UBLKZC_PROFILE: 'PROGRAM malloc mmap ...'\n"
-	"      --library PATH   the libublkzc.so to preload\n";
-
 struct wish {
-	bool explain, quiet;
+	bool explain, quiet, bytes;
 	const char *library;
 	char **program;
 };
@@ -103,27 +91,30 @@ static void say_why_copied(const struct queue_counters *before, const struct que
 }
 
 static bool say_device(unsigned int device, const struct queue_counters *before,
-		       const struct queue_counters *after, bool explain)
+		       const struct queue_counters *after, const struct wish *w)
 {
 	unsigned long long zero = DELTA(read.zero_copy_bytes) + DELTA(write.zero_copy_bytes);
 	unsigned long long all = zero + DELTA(read.copied_bytes) + DELTA(write.copied_bytes);
+	char zero_text[OUTPUT_SIZE], all_text[OUTPUT_SIZE];
 
 	if (!all)
 		return false;
-	fprintf(stderr, "ublkzc: /dev/ublkb%u: %llu of %llu bytes zero-copy (%.1f %%)\n", device,
-		zero, all, 100.0 * (double)zero / (double)all);
-	if (explain)
+	fprintf(stderr, "ublkzc: /dev/ublkb%u: %s of %s zero-copy (%.1f %%)\n", device,
+		size_text(zero_text, zero, w->bytes), size_text(all_text, all, w->bytes),
+		100.0 * (double)zero / (double)all);
+	if (w->explain)
 		say_why_copied(before, after);
 	return true;
 }
 
-static void say_devices(const struct snapshot *before, const struct snapshot *after, bool explain)
+static void say_devices(const struct snapshot *before, const struct snapshot *after,
+			const struct wish *w)
 {
 	bool any = false;
 
 	for (unsigned int i = 0; i < after->nr; i++)
 		any |= say_device(after->of[i].device, find_device(before, after->of[i].device),
-				  &after->of[i].sum, explain);
+				  &after->of[i].sum, w);
 	if (!any)
 		fprintf(stderr, "ublkzc: no ublkzc device was read or written meanwhile%s\n",
 			after->nr ? "" : " (no server is running: ublkzc list)");
@@ -207,77 +198,103 @@ static void say_programs(struct report_file *file, const char *program)
 
 /* ---- the verb ---- */
 
-/* 0, or the exit status plus one. */
-static int parse(int argc, char **argv, struct wish *w)
-{
-	static const struct option longs[] = {
-		{ "explain", no_argument, NULL, 'e' },
-		{ "quiet", no_argument, NULL, 'q' },
-		{ "capture", required_argument, NULL, 'c' },
-		{ "fork", required_argument, NULL, 'f' },
-		{ "profile", required_argument, NULL, 'p' },
-		{ "library", required_argument, NULL, 'l' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
-	int c;
+static const struct flag flags[] = {
+	{ 'e', "explain", WORD_NONE, NULL, "also what was captured, and why the rest was copied" },
+	{ 'q', "quiet", WORD_NONE, NULL, "say nothing" },
+	{ 'b', "bytes", WORD_NONE, NULL, "sizes in bytes" },
+	{ 'c', "capture", WORD_CHOICE, "auto|none|aligned|malloc|mmap|all",
+	  "which memory: UBLKZC_CAPTURE" },
+	{ 'f', "fork", WORD_CHOICE, "auto|copy|private", "what forks do: UBLKZC_FORK" },
+	{ 'p', "profile", WORD_ANY, "LINE", "'PROGRAM malloc mmap ...': UBLKZC_PROFILE" },
+	{ 'l', "library", WORD_FILE, "PATH", "the libublkzc.so to preload" },
+};
 
-	*w = (struct wish){ 0 };
-	while ((c = getopt_long(argc, argv, "+eqh", longs, NULL)) != -1) {
-		if (c == 'e')
-			w->explain = true;
-		else if (c == 'q')
-			w->quiet = true;
-		else if (c == 'c')
-			setenv("UBLKZC_CAPTURE", optarg, 1);
-		else if (c == 'f')
-			setenv("UBLKZC_FORK", optarg, 1);
-		else if (c == 'p')
-			setenv("UBLKZC_PROFILE", optarg, 1);
-		else if (c == 'l')
-			w->library = optarg;
-		else {
-			fputs(usage, c == 'h' ? stdout : stderr);
-			return c == 'h' ? 1 : EXIT_USAGE + 1;
-		}
+static void set(struct wish *w, int key, const char *value)
+{
+	switch (key) {
+	case 'e':
+		w->explain = true;
+		break;
+	case 'q':
+		w->quiet = true;
+		break;
+	case 'b':
+		w->bytes = true;
+		break;
+	case 'c':
+		setenv("UBLKZC_CAPTURE", value, 1);
+		break;
+	case 'f':
+		setenv("UBLKZC_FORK", value, 1);
+		break;
+	case 'p':
+		setenv("UBLKZC_PROFILE", value, 1);
+		break;
+	default:
+		w->library = value;
 	}
-	if (optind == argc) {
-		fputs(usage, stderr);
-		return EXIT_USAGE + 1;
-	}
-	w->program = argv + optind;
-	return 0;
 }
 
-int verb_run(int argc, char **argv)
+static int parse(struct command_line *line, struct wish *w)
 {
+	int key;
+
+	while ((key = command_next(line)) > 0)
+		set(w, key, line->value);
+	if (!key && !line->nr_operands)
+		return command_error(line->command, "which program?");
+	w->program = line->operands;
+	return key;
+}
+
+static int run_and_tell(const struct wish *w)
+{
+	struct snapshot *before = calloc(2, sizeof(*before));
+	struct snapshot *after = before + 1;
 	struct report_file *file;
-	struct snapshot *before, *after;
-	struct wish w;
-	int ret = parse(argc, argv, &w);
 	int status;
 
-	if (ret)
-		return ret - 1;
-	before = calloc(2, sizeof(*before));
-	if (!before || run_program_preload(w.library)) {
-		free(before);
+	if (!before)
 		return EXIT_FAILURE;
-	}
 	/* Without it there is less to say, but the program runs. */
-	if (!w.quiet)
+	if (!w->quiet)
 		run_report_make();
-	after = before + 1;
 	take_snapshot(before);
-	status = run_program(w.program);
+	status = run_program(w->program);
 	file = run_report_take();
-	if (!w.quiet) {
+	if (!w->quiet) {
 		take_snapshot(after);
-		if (file && (w.explain || !file->next))
-			say_programs(file, w.program[0]);
-		say_devices(before, after, w.explain);
+		if (file && (w->explain || !file->next))
+			say_programs(file, w->program[0]);
+		say_devices(before, after, w);
 	}
 	free(file);
 	free(before);
 	return status;
 }
+
+static int run(const struct command *command, int argc, char **argv)
+{
+	struct command_line line;
+	struct wish w = { 0 };
+	int ret;
+
+	command_begin(&line, command, argc, argv);
+	ret = parse(&line, &w);
+	if (ret)
+		return command_status(ret);
+	if (run_program_preload(w.library))
+		return EXIT_FAILURE;
+	return run_and_tell(&w);
+}
+
+const struct command command_run = {
+	.name = "run",
+	.summary = "run a program under libublkzc.so and say what was zero-copy",
+	.operands = "[--] PROGRAM [ARGUMENTS...]",
+	.operand = WORD_PROGRAM,
+	.about = "Afterwards it says, on standard error, how much of the program's I/O on ublk "
+		 "devices was zero-copy. The exit status is the program's.",
+	FLAGS(flags),
+	.run = run,
+};

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,20 +16,18 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "admin.h"
-#include "ctrl.h"
-#include "holders.h"
-#include "lock.h"
-#include "sizes.h"
-#include "state.h"
+#include "server/admin.h"
+#include "server/ctrl.h"
+#include "server/holders.h"
+#include "server/lock.h"
+#include "server/state.h"
+#include "command.h"
 #include "verbs.h"
 
 #define DEL_DEADLINE_MS 40000 /* more than a keeper gives its server */
 #define NUMBER_DEADLINE_MS 2000
 #define ANSWER_MS 30000 /* for the control thread: a busy machine is no reason to kill it */
 #define ASK_TIMES 20	/* a tenth of a second between them */
-
-static const char usage_text[] = "usage: ublkzc del [--force] {-n ID | -a}\n";
 
 static bool driver_has(unsigned int device)
 {
@@ -329,41 +326,68 @@ static int del_one(unsigned int device, bool force)
 	return busy ? refuse(device) : ret;
 }
 
-int verb_del(int argc, char **argv)
-{
-	static const struct option longs[] = {
-		{ "number", required_argument, NULL, 'n' },
-		{ "all", no_argument, NULL, 'a' },
-		{ "force", no_argument, NULL, 'f' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
-	uint64_t device = UINT64_MAX;
-	bool force = false;
-	int all = 0;
-	int c;
+/* ---- the verb ---- */
 
-	while ((c = getopt_long(argc, argv, "n:afh", longs, NULL)) != -1) {
-		if (c == 'a') {
-			all = 1;
-		} else if (c == 'f') {
-			force = true;
-		} else if (c == 'n' && number_parse(optarg, 0, 1048575, &device) == 0) {
-			continue;
-		} else if (c == 'h') {
-			fputs(usage_text, stdout);
-			return 0;
-		} else {
-			if (c == 'n')
-				log_line(LOG_ERROR, "-n '%s': not a device id", optarg);
-			return EXIT_USAGE;
-		}
+struct wish {
+	struct devices devices;
+	bool all, force;
+};
+
+static const struct flag flags[] = {
+	FLAG_DEVICE,
+	{ 'a', "all", WORD_NONE, NULL, "all devices of ublkzc's servers" },
+	{ 'f', "force", WORD_NONE, NULL,
+	  "also one that is in use; what was not written back is lost" },
+};
+
+static int parse(struct command_line *line, struct wish *w)
+{
+	int key;
+
+	while ((key = command_next(line)) > 0) {
+		if (key == 'n' && devices_add(&w->devices, line->command, line->value))
+			return LINE_BAD;
+		w->all |= key == 'a';
+		w->force |= key == 'f';
 	}
-	if (optind < argc || all == (device != UINT64_MAX)) {
-		fputs(usage_text, stderr);
-		return EXIT_USAGE;
-	}
-	if (!all)
-		return del_one((unsigned int)device, force) ? EXIT_FAILURE : 0;
-	return del_all(force) ? 0 : EXIT_FAILURE;
+	if (!key)
+		key = devices_add_operands(&w->devices, line);
+	if (!key && w->all && w->devices.nr)
+		return command_error(line->command, "--all, or devices, but not both");
+	if (!key && !w->all && !w->devices.nr)
+		return command_error(line->command, "which device? --all is all of them");
+	return key;
 }
+
+static int del_wished(const struct wish *w)
+{
+	bool failed = w->all && !del_all(w->force);
+
+	for (unsigned int i = 0; i < w->devices.nr; i++)
+		failed |= del_one(w->devices.ids[i], w->force) != 0;
+	return failed ? EXIT_FAILURE : 0;
+}
+
+static int del(const struct command *command, int argc, char **argv)
+{
+	struct command_line line;
+	struct wish w = { 0 };
+	int ret;
+
+	command_begin(&line, command, argc, argv);
+	ret = parse(&line, &w);
+	ret = ret ? command_status(ret) : del_wished(&w);
+	devices_free(&w.devices);
+	return ret;
+}
+
+const struct command command_del = {
+	.name = "del",
+	.summary = "stop servers and remove their devices",
+	.operands = "[DEVICE...]",
+	.operand = WORD_DEVICE,
+	.about = "Also of a device whose server has died. One that is mounted, or used by another "
+		 "block device or as swap, is removed only with --force.",
+	FLAGS(flags),
+	.run = del,
+};

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/* main.c - the verbs of ublkzc. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "command.h"
+#include "help.h"
+#include "verbs.h"
+
+const struct command *const commands[] = {
+	&command_add,
+	&command_serve,
+	&command_del,
+	&command_recover,
+	&command_upgrade,
+	&command_resize,
+	&command_list,
+	&command_stat,
+	&command_run,
+	&command_attach,
+	&command_detach,
+	&command_features,
+	&command_manual,
+	&command_completion,
+	&command_take_over,
+	&command_rehearse,
+	NULL,
+};
+
+static const struct command *find(const char *name)
+{
+	for (unsigned int i = 0; commands[i]; i++)
+		if (strcmp(name, commands[i]->name) == 0)
+			return commands[i];
+	return NULL;
+}
+
+static bool is(const char *word, const char *verb)
+{
+	return strcmp(word, verb) == 0 ||
+	       (strncmp(word, "--", 2) == 0 && strcmp(word + 2, verb) == 0);
+}
+
+/* A full disk, a reader that went away: what was asked for is not there. */
+static int close_output(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	log_error(-errno, "standard output");
+	return status ? status : EXIT_FAILURE;
+}
+
+static int run(int argc, char **argv)
+{
+	const struct command *command = find(argv[1]);
+
+	if (command)
+		return command->run(command, argc - 1, argv + 1);
+	if (is(argv[1], "version"))
+		return printf("ublkzc %s\n", UBLKZC_VERSION) < 0;
+	if (!is(argv[1], "help") && strcmp(argv[1], "-h") != 0) {
+		log_line(LOG_ERROR, "unknown verb '%s' (ublkzc help lists them)", argv[1]);
+		return EXIT_USAGE;
+	}
+	command = argc > 2 ? find(argv[2]) : NULL;
+	if (command)
+		help_command(stdout, command);
+	else
+		help_all(stdout);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	log_init("ublkzc", LOG_WARN);
+	if (argc < 2) {
+		help_all(stderr);
+		return EXIT_USAGE;
+	}
+	return close_output(run(argc, argv));
+}

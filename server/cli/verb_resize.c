@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* verb_resize.c - "resize": the device grows with what is behind it. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "server/admin.h"
+#include "server/sizes.h"
+#include "command.h"
+#include "verbs.h"
+
+static int grow(unsigned int device, uint64_t size)
+{
+	struct wire_request req;
+	struct wire_reply reply;
+
+	wire_request_init(&req, WIRE_RESIZE, 1);
+	req.length = size;
+	if (admin_ask(device, &req, &reply))
+		return EXIT_FAILURE;
+	if (reply.status) {
+		log_error(reply.status, "/dev/ublkb%u keeps its %llu bytes: %s", device,
+			  (unsigned long long)reply.max_bytes, wire_reason_text(reply.reason));
+		return EXIT_FAILURE;
+	}
+	printf("/dev/ublkb%u: %llu bytes\n", device, (unsigned long long)reply.max_bytes);
+	return 0;
+}
+
+static const struct flag flags[] = {
+	FLAG_DEVICE,
+	{ 's', "size", WORD_ANY, "SIZE", "for null and mem: bytes, or with k, M, G, T" },
+};
+
+static int parse(struct command_line *line, struct devices *devices, uint64_t *size)
+{
+	int key;
+
+	while ((key = command_next(line)) > 0) {
+		if (key == 'n' && devices_add(devices, line->command, line->value))
+			return LINE_BAD;
+		if (key == 's' && (size_parse(line->value, size) || !*size))
+			return command_error(line->command, "'%s' is not a size like 512M or 2G",
+					     line->value);
+	}
+	if (!key)
+		key = devices_add_operands(devices, line);
+	return key ? key : devices_one(devices, line->command);
+}
+
+static int resize(const struct command *command, int argc, char **argv)
+{
+	struct devices devices = { 0 };
+	struct command_line line;
+	uint64_t size = 0;
+	int ret;
+
+	command_begin(&line, command, argc, argv);
+	ret = parse(&line, &devices, &size);
+	ret = ret ? command_status(ret) : grow(devices.ids[0], size);
+	devices_free(&devices);
+	return ret;
+}
+
+const struct command command_resize = {
+	.name = "resize",
+	.summary = "let a live device grow",
+	.operands = "DEVICE",
+	.operand = WORD_DEVICE,
+	.about = "With a file or block device behind it, the device grows to what that is now; "
+		 "null and mem grow to --size. Devices do not shrink. Needs a driver that can "
+		 "(Linux 6.16 and newer).",
+	FLAGS(flags),
+	.run = resize,
+};

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/* verb_stat.c - "stat": the server's own count of what was zero-copy. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "server/state.h"
+#include "command.h"
+#include "output.h"
+#include "verbs.h"
+
+static unsigned long long get(const counter_t *c)
+{
+	return (unsigned long long)counter_get(c);
+}
+
+/* ---- for programs ---- */
+
+static json_t *count(const counter_t *c)
+{
+	return json_integer((json_int_t)counter_get(c));
+}
+
+static json_t *json_op(const struct op_counters *op)
+{
+	return json_pack("{s:{s:o, s:o}, s:{s:o, s:o}}", "zero_copy", "requests",
+			 count(&op->zero_copy_requests), "bytes", count(&op->zero_copy_bytes),
+			 "copied", "requests", count(&op->copied_requests), "bytes",
+			 count(&op->copied_bytes));
+}
+
+static json_t *json_why_copied(const struct queue_counters *c)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "no_feature", count(&c->copied_no_feature),
+			 "nothing_registered", count(&c->copied_nothing_registered), "other_memory",
+			 count(&c->copied_other_memory), "unknown_buffer",
+			 count(&c->copied_unknown_buffer), "misaligned",
+			 count(&c->copied_misaligned));
+}
+
+static json_t *stat_json(const struct state *s, const struct queue_counters *c)
+{
+	json_t *of_device = json_pack(
+		"{s:i, s:s, s:o, s:b, s:b, s:i, s:i, s:o, s:o, s:o, s:o}", "device", (int)s->device,
+		"target", s->target, "path", json_text(s->path), "alive", state_alive(s),
+		"shmem_zc", s->shmem_zc, "recoveries", (int)s->recoveries, "pid", s->pid, "buffers",
+		count(&s->buffers), "buffer_bytes", count(&s->buffer_bytes), "clients",
+		count(&s->clients), "refused", count(&s->refused));
+	json_t *of_io = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
+				  json_op(&c->read), "write", json_op(&c->write), "flush",
+				  count(&c->flushes), "discard", count(&c->discards),
+				  "write_zeroes", count(&c->write_zeroes), "errors",
+				  count(&c->errors), "bounced", count(&c->bounced), "scattered",
+				  count(&c->scattered), "not_zero_copy", json_why_copied(c));
+
+	json_object_update(of_device, of_io);
+	json_decref(of_io);
+	return of_device;
+}
+
+/* ---- for people ---- */
+
+static void text_op(const char *name, const struct op_counters *op, bool exact)
+{
+	unsigned long long bytes = get(&op->zero_copy_bytes) + get(&op->copied_bytes);
+	char size[OUTPUT_SIZE];
+
+	printf("  %-7s %12llu requests  %16s, %5.1f %% of them zero-copy\n", name,
+	       get(&op->zero_copy_requests) + get(&op->copied_requests),
+	       size_text(size, bytes, exact),
+	       bytes ? 100.0 * (double)get(&op->zero_copy_bytes) / (double)bytes : 0.0);
+}
+
+static void explain(const counter_t *c, const char *why)
+{
+	if (get(c))
+		printf("  %12llu requests copied: %s\n", get(c), why);
+}
+
+static void stat_text(const struct state *s, const struct queue_counters *c, bool exact)
+{
+	char size[OUTPUT_SIZE];
+
+	printf("/dev/ublkb%u: %s %s%s\n", s->device, s->target, s->path,
+	       state_alive(s) ? "" : " (its server is dead: ublkzc recover)");
+	text_op("read", &c->read, exact);
+	text_op("write", &c->write, exact);
+	printf("  %llu flushes, %llu discards, %llu write-zeroes, %llu failed\n", get(&c->flushes),
+	       get(&c->discards), get(&c->write_zeroes), get(&c->errors));
+	printf("  %llu clients, %llu registered buffers of %s in all, %llu messages refused\n",
+	       get(&s->clients), get(&s->buffers), size_text(size, get(&s->buffer_bytes), exact),
+	       get(&s->refused));
+	explain(&c->copied_no_feature, "the kernel's ublk driver has no shared-memory zero copy, "
+				       "or --copy-only was given");
+	explain(&c->copied_nothing_registered,
+		"no program had registered memory (not started with libublkzc.so?)");
+	explain(&c->copied_other_memory,
+		"their memory was not registered, or not in one piece (buffered I/O, file system "
+		"metadata, a program without libublkzc.so, scattered buffers)");
+	explain(&c->copied_unknown_buffer,
+		"their memory was being registered or unregistered just then, or by a server that "
+		"died");
+	explain(&c->copied_misaligned,
+		"they were in several places of registered memory, not all aligned for direct I/O "
+		"to the storage");
+	if (s->recoveries)
+		printf("  %u times another server has taken over\n", s->recoveries);
+	if (get(&c->scattered))
+		printf("  %llu zero-copy requests were in several places of registered memory\n",
+		       get(&c->scattered));
+	if (get(&c->bounced))
+		printf("  %llu zero-copy requests were not aligned for direct I/O to the storage "
+		       "and "
+		       "went through a bounce buffer\n",
+		       get(&c->bounced));
+}
+
+/* ---- the verb ---- */
+
+struct wish {
+	bool bytes;
+	json_t *devices; /* NULL: text */
+};
+
+static int stat_one(unsigned int device, void *arg)
+{
+	struct wish *w = arg;
+	const struct state *state;
+	struct queue_counters sum;
+	int ret = state_open(device, &state);
+
+	if (ret == -ENOENT)
+		return log_error(ret, "no server of ours for device %u (ublkzc list)", device);
+	if (ret)
+		return log_error(ret, STATE_DIR "/ublkb%u.stat", device);
+	state_sum(state, &sum);
+	if (w->devices)
+		json_array_append_new(w->devices, stat_json(state, &sum));
+	else
+		stat_text(state, &sum, w->bytes);
+	state_close(state);
+	return 0;
+}
+
+static int stat_devices(const struct devices *devices, struct wish *w)
+{
+	int ret = 0;
+
+	if (!devices->nr)
+		ret = state_for_each(stat_one, w);
+	for (unsigned int i = 0; !ret && i < devices->nr; i++)
+		ret = stat_one(devices->ids[i], w);
+	if (w->devices && ret)
+		json_decref(w->devices);
+	else if (w->devices)
+		ret = json_print("devices", w->devices);
+	return ret;
+}
+
+static const struct flag flags[] = {
+	FLAG_DEVICE,
+	{ 'b', "bytes", WORD_NONE, NULL, "sizes in bytes" },
+	FLAG_JSON('j'),
+};
+
+static int parse(struct command_line *line, struct devices *devices, struct wish *w)
+{
+	int key;
+
+	while ((key = command_next(line)) > 0) {
+		if (key == 'n' && devices_add(devices, line->command, line->value))
+			return LINE_BAD;
+		if (key == 'j' && !w->devices)
+			w->devices = json_array();
+		w->bytes |= key == 'b';
+	}
+	return key ? key : devices_add_operands(devices, line);
+}
+
+static int stat(const struct command *command, int argc, char **argv)
+{
+	struct devices devices = { 0 };
+	struct command_line line;
+	struct wish w = { 0 };
+	int ret;
+
+	command_begin(&line, command, argc, argv);
+	ret = parse(&line, &devices, &w);
+	if (ret)
+		ret = command_status(ret);
+	else
+		ret = stat_devices(&devices, &w) ? EXIT_FAILURE : 0;
+	devices_free(&devices);
+	return ret;
+}
+
+const struct command command_stat = {
+	.name = "stat",
+	.summary = "how much was zero-copy, how much was not, and why",
+	.operands = "[DEVICE...]",
+	.operand = WORD_DEVICE,
+	.about = "As the server counted since the device was made; without DEVICE of all. The "
+		 "server is not asked, so it may hang or be dead.",
+	FLAGS(flags),
+	.run = stat,
+};
