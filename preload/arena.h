@@ -51,6 +51,7 @@ struct arena {
 	uint64_t id;		   /* no other arena ever had it; 0: none */
 	uint8_t pool;		   /* a region's: which one, plus one */
 	bool huge;		   /* a region of MAP_HUGETLB */
+	_Atomic bool pierced;	   /* a region of which something was unmapped or replaced */
 	bool torn;		   /* a fork came in the middle of a change: only reading is safe */
 	bool ahead;		   /* populated for those who open first and allocate then */
 	struct granule *granules;  /* len / ARENA_GRANULE of them; NULL: a region */

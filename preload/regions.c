@@ -161,7 +161,7 @@ void regions_look(void)
 
 	atomic_store(&gone_bytes, 0);
 	atomic_store(&gone_calls, 0);
-	if (vmas_each(NULL, ADDRESSES, note_alive, alive) < 0)
+	if (!vmas_can_ask() || vmas_each(NULL, ADDRESSES, note_alive, alive) < 0)
 		return;
 	for (unsigned int i = 0; i < arena_slots; i++)
 		if (arenas[i].state != ARENA_EMPTY && arenas[i].pool && !alive[i])
@@ -189,7 +189,8 @@ struct arena *region_new(const struct region_wish *wish)
 	unsigned int huge = wish->flags & MAP_HUGETLB
 				    ? MFD_HUGETLB | ((unsigned int)wish->flags & HUGE_SIZE_BITS)
 				    : 0;
-	struct pool *pool = room_for(wish->len) ? find_pool(huge) : NULL;
+	/* Without /proc nobody could tell what becomes of it. */
+	struct pool *pool = vmas_keep_proc() && room_for(wish->len) ? find_pool(huge) : NULL;
 	struct arena *a = arena_empty_slot();
 	uint64_t offset;
 	long map;
@@ -220,18 +221,22 @@ struct arena *region_new(const struct region_wish *wish)
 void regions_gone(const void *addr, size_t len)
 {
 	const char *start = addr;
+	bool huge = false, any = false;
 
 	for (unsigned int i = 0; i < arena_slots; i++) {
-		const struct arena *a = &arenas[i];
+		struct arena *a = &arenas[i];
 
 		if (a->state == ARENA_EMPTY || !a->pool || a->base >= start + len ||
 		    a->base + a->len <= start)
 			continue;
-		/* Huge pages are few, and the program may want them again at once. */
-		atomic_fetch_add(&gone_bytes, a->huge ? GONE_BYTES : len);
-		atomic_fetch_add(&gone_calls, 1);
-		break;
+		a->pierced = any = true;
+		huge = huge || a->huge;
 	}
+	if (!any)
+		return;
+	/* Huge pages are few, and the program may want them again at once. */
+	atomic_fetch_add(&gone_bytes, huge ? GONE_BYTES : len);
+	atomic_fetch_add(&gone_calls, 1);
 	if (due() && blocks_lock())
 		blocks_unlock();
 }

@@ -41,20 +41,33 @@ struct list {
 
 static struct memfile proc = { .fd = -1 };
 
-void vmas_keep_proc(void)
+bool vmas_keep_proc(void)
 {
 	struct stat st;
 	long fd;
 
-	if (proc.fd >= 0)
-		return;
+	if (memfile_valid(&proc))
+		return true;
 	fd = sys_call(SYS_openat, AT_FDCWD, (long)"/proc", O_PATH | O_CLOEXEC | O_DIRECTORY, 0, 0,
 		      0);
 	if (fd < 0)
-		return;
+		return false;
 	fd = sys_move_fd_high((int)fd);
 	if (sys_fstat((int)fd, &st) == 0)
 		proc = (struct memfile){ (int)fd, st.st_dev, st.st_ino };
+	if (vmas_can_ask())
+		return true;
+	memfile_close(&proc); /* a folder of that name only */
+	return false;
+}
+
+bool vmas_can_ask(void)
+{
+	int fd = vmas_open_proc("maps");
+
+	if (fd >= 0)
+		sys_close(fd);
+	return fd >= 0;
 }
 
 int vmas_open_proc(const char *name)
@@ -216,24 +229,60 @@ static int ask_by_reading(int fd, struct list *l, char *start, char *end)
 	}
 }
 
+/*
+ * No /proc, as in a chroot: then as it was when we mapped it.  Blocks lie where only we
+ * map anything; and a region counts while nothing of it was unmapped or replaced.
+ */
+static int ask_nobody(struct list *l, char *start, char *end)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < arena_slots && !ret; i++) {
+		const struct arena *a = &arenas[i];
+
+		if (a->state == ARENA_EMPTY || a->pierced)
+			continue;
+		ret = list_add(l,
+			       (struct vma){ .start = a->base,
+					     .len = a->len,
+					     .offset = a->offset,
+					     .dev = a->file.dev,
+					     .ino = a->file.ino,
+					     .prot = PROT_READ | PROT_WRITE,
+					     .shared = a->state == ARENA_SHARED },
+			       start, end);
+	}
+	return ret;
+}
+
+static int ask(struct list *l, char *start, char *end)
+{
+	int fd = vmas_open_proc("maps");
+	int ret = fd < 0 ? fd : ask_by_ioctl(fd, l, start, end);
+
+	if (fd >= 0 && ret < 0 && ret != -ENOMEM) {
+		l->nr = 0;
+		ret = ask_by_reading(fd, l, start, end);
+	}
+	if (fd >= 0)
+		sys_close(fd);
+	if (ret < 0 && ret != -ENOMEM) {
+		l->nr = 0;
+		ret = ask_nobody(l, start, end);
+	}
+	return ret;
+}
+
 int vmas_each(const void *addr, size_t len, bool (*each)(const struct vma *v, void *arg), void *arg)
 {
 	char *start = (char *)(uintptr_t)addr;
 	struct list l;
-	int fd = vmas_open_proc("maps");
 	int ret;
 
-	if (fd < 0)
-		return fd;
 	l.at = l.few;
 	l.nr = 0;
 	l.room = FEW;
-	ret = ask_by_ioctl(fd, &l, start, start + len);
-	if (ret == -ENOTTY) {
-		l.nr = 0;
-		ret = ask_by_reading(fd, &l, start, start + len);
-	}
-	sys_close(fd);
+	ret = ask(&l, start, start + len);
 	for (size_t i = 0; !ret && i < l.nr; i++)
 		if (!each(&l.at[i], arg))
 			break;

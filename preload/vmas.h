@@ -28,13 +28,18 @@ struct vma {
 /*
  * Call @each for the mappings in the range whose file is one of ours; it may change
  * mappings as it likes, because all are asked for first.  False from @each ends it.
- * 0, or a negative errno: the kernel cannot be asked (no /proc), nothing was called.
+ * 0, or a negative errno (no memory), and nothing was called.  Without /proc it is as we
+ * mapped it, which is right for blocks.
  */
 int vmas_each(const void *addr, size_t len, bool (*each)(const struct vma *v, void *arg),
 	      void *arg);
 
-/* /proc may be out of reach later, in a chroot: keep it open from now on. */
-void vmas_keep_proc(void);
+/* /proc may be out of reach later, in a chroot: keep it open from now on.  False: there
+ * is none. */
+bool vmas_keep_proc(void);
+
+/* Does vmas_each() tell what the kernel has? */
+bool vmas_can_ask(void);
 
 /* A file below /proc/self, for reading: a descriptor or a negative errno. */
 int vmas_open_proc(const char *name);

@@ -14,6 +14,7 @@
 
 #include "preload/blocks.h"
 #include "preload/config.h"
+#include "preload/fork.h"
 #include "preload/fork_steps.h"
 #include "preload/lock.h"
 #include "preload/mappings.h"
@@ -344,6 +345,63 @@ static void what_is_there_twice_is_given_back(void **state)
 	block_free(p);
 }
 
+/* What a program may expect of a fork where there is no /proc. */
+static int fork_without_proc(const char *root, int *shared, char *p)
+{
+	int go[2];
+	char byte;
+	pid_t pid;
+
+	if (chroot(root) < 0 || chdir("/") < 0)
+		return 1;
+	syscall(SYS_close_range, 3, ~0U, 0);
+	if (vmas_can_ask() || pipe(go) < 0)
+		return 2;
+	(void)shared;
+	fork_prepare();
+	pid = (pid_t)syscall(SYS_fork);
+	if (pid == 0) {
+		fork_child();
+		memset(p, 3, 4 * PAGE);
+		_exit(read(go[0], &byte, 1) == 1 && p[PAGE] == 3 ? 0 : 1);
+	}
+	fork_parent();
+	memset(p, 4, 4 * PAGE);
+	if (write(go[1], "", 1) != 1 || waitpid(pid, shared, 0) != pid || *shared || p[0] != 4)
+		return 3;
+	return mapping_new(NULL, 8 * PAGE, RW, ANON) ? 4 : 0;
+}
+
+static void forks_are_repaired_without_proc(void **state)
+{
+	char root[] = "/tmp/test-kernel-asked-XXXXXX";
+	char *p = block_alloc(4 * PAGE, PAGE, true);
+	int status;
+	pid_t pid;
+
+	(void)state;
+	if (geteuid() != 0) {
+		block_free(p);
+		return; /* chroot is root's */
+	}
+	assert_non_null(mkdtemp(root));
+	fork_prepare();
+	pid = (pid_t)syscall(SYS_fork);
+	if (pid == 0) {
+		fork_child();
+		block_free(p);
+		p = block_alloc(4 * PAGE, PAGE, true);
+		memset(p, 1, 4 * PAGE);
+		_exit(fork_without_proc(root, &status, p));
+	}
+	fork_parent();
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	rmdir(root);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	block_free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -356,6 +414,7 @@ int main(void)
 		cmocka_unit_test(direct_io_of_threads_is_seen),
 		cmocka_unit_test(who_waits_on_a_futex_is_not_forgotten),
 		cmocka_unit_test(what_is_there_twice_is_given_back),
+		cmocka_unit_test(forks_are_repaired_without_proc),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
