@@ -149,6 +149,7 @@ int mapping_make_anonymous(const struct vma *v, bool keep_content)
 	if (ret)
 		return ret;
 	apply_marks(v);
+	regions_gone(v->start, v->len);
 	stat_add(STAT_MAPPINGS_LOST, 1);
 	return 0;
 }
@@ -177,6 +178,21 @@ static bool forget_content(const struct vma *v, void *arg)
 	return *ret == 0;
 }
 
+static bool any(const struct vma *v, void *arg)
+{
+	(void)v;
+	*(bool *)arg = true;
+	return false;
+}
+
+static bool meets_ours(const void *addr, size_t len)
+{
+	bool found = false;
+
+	/* Where the kernel cannot be asked, it may be. */
+	return vmas_each(addr, len, any, &found) < 0 || found;
+}
+
 static int dont_need(void *addr, size_t len, int advice)
 {
 	/* First the kernel's own verdict: bad ranges, locked pages, holes. */
@@ -187,7 +203,6 @@ static int dont_need(void *addr, size_t len, int advice)
 	if (verdict && verdict != -ENOMEM)
 		return verdict;
 	err = vmas_each(addr, len, forget_content, &ret);
-	regions_gone(addr, len);
 	if (err)
 		return -EAGAIN;
 	return ret ? ret : verdict;
@@ -225,21 +240,6 @@ static int mark(enum mark mark, bool set, void *addr, size_t len)
 	blocks_unlock();
 	blocks_altered(addr, len);
 	return done ? 0 : -EAGAIN;
-}
-
-static bool any(const struct vma *v, void *arg)
-{
-	(void)v;
-	*(bool *)arg = true;
-	return false;
-}
-
-static bool meets_ours(const void *addr, size_t len)
-{
-	bool found = false;
-
-	/* Where the kernel cannot be asked, it may be. */
-	return vmas_each(addr, len, any, &found) < 0 || found;
 }
 
 static int change_fork(void *addr, size_t len, int advice)
@@ -310,8 +310,9 @@ int mapping_advise(void *addr, size_t len, int advice)
 	if (is_neutral(advice))
 		return sys_madvise(addr, len, advice);
 	mappings_enter();
-	ret = meets_ours(addr, whole) ? advise(addr, whole, advice)
-				      : sys_madvise(addr, len, advice);
+	/* What DONTNEED is to be done for it finds by itself. */
+	ret = advice == MADV_DONTNEED || meets_ours(addr, whole) ? advise(addr, whole, advice)
+								 : sys_madvise(addr, len, advice);
 	mappings_leave();
 	return ret;
 }

@@ -27,6 +27,7 @@
 #include "slots.h"
 #include "stats.h"
 #include "sys.h"
+#include "vmas.h"
 #include "witness.h"
 
 #define LOCK_MS 10
@@ -204,6 +205,7 @@ void fork_child(void)
 		lock_take();
 	}
 	mappings_reset();
+	vmas_forget();
 	shim_child_is_owner();
 	session_forget();
 	stats_reset();

@@ -4,13 +4,16 @@
 
 #include <errno.h>
 #include <linux/memfd.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "blocks.h"
+#include "fork_steps.h"
 #include "lock.h"
 #include "marks.h"
 #include "sys.h"
 #include "vmas.h"
+#include "witness.h"
 
 #define POOLS 4U /* ordinary pages, and sizes of huge ones */
 /* What is unmapped is given back when it is that much, or was so many calls: to look at
@@ -132,12 +135,43 @@ static void widen(const struct arena *a)
 		highest = (uintptr_t)a->base + a->len;
 }
 
-static void release(struct arena *a)
+/* Memory of neighbours in the file is given back at once. */
+static void punch_with_neighbours(const struct arena *a, bool *dead)
 {
-	marks_clear_all(a->base, a->len);
+	uint64_t start = a->offset, end = a->offset + a->len;
+	bool more = true;
+
+	while (more) {
+		more = false;
+		for (unsigned int i = 0; i < arena_slots; i++) {
+			const struct arena *n = &arenas[i];
+
+			if (!dead[i] || n->pool != a->pool ||
+			    (n->offset != end && n->offset + n->len != start))
+				continue;
+			start = n->offset < start ? n->offset : start;
+			end = n->offset + n->len > end ? n->offset + n->len : end;
+			dead[i] = false;
+			more = true;
+		}
+	}
+	memfile_punch(&a->file, start, end - start);
+}
+
+static void release_all(const bool *which)
+{
+	bool dead[ARENAS_MAX];
+
+	memcpy(dead, which, sizeof(dead));
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (dead[i]) {
+			dead[i] = false;
+			punch_with_neighbours(&arenas[i], dead);
+		}
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (which[i]) /* its marks may be of what lies there now */
+			arenas[i] = (struct arena){ .state = ARENA_EMPTY, .file.fd = -1 };
 	blocks_news();
-	memfile_punch(&a->file, a->offset, a->len);
-	*a = (struct arena){ .state = ARENA_EMPTY, .file.fd = -1 };
 }
 
 /* Which slots' memory is still mapped somewhere: also where a call that no wrapper saw
@@ -158,14 +192,24 @@ static bool note_alive(const struct vma *v, void *arg)
 void regions_look(void)
 {
 	bool alive[ARENAS_MAX] = { false };
+	bool dead[ARENAS_MAX] = { false };
+	bool any = false;
 
 	atomic_store(&gone_bytes, 0);
 	atomic_store(&gone_calls, 0);
 	if (!vmas_can_ask() || vmas_each(NULL, ADDRESSES, note_alive, alive) < 0)
 		return;
-	for (unsigned int i = 0; i < arena_slots; i++)
-		if (arenas[i].state != ARENA_EMPTY && arenas[i].pool && !alive[i])
-			release(&arenas[i]);
+	/* A child may have inherited a retired one copy-on-write, and still need it. */
+	fork_tidy_private();
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		const struct arena *a = &arenas[i];
+
+		dead[i] = a->state != ARENA_EMPTY && a->pool && !alive[i] &&
+			  (a->state == ARENA_SHARED || !witness_active());
+		any = any || dead[i];
+	}
+	if (any)
+		release_all(dead);
 }
 
 static bool due(void)

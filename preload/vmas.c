@@ -13,6 +13,7 @@
 #include "arena.h"
 #include "common/log.h"
 #include "memfile.h"
+#include "shim.h"
 #include "sys.h"
 
 /* PROCMAP_QUERY, of <linux/fs.h> from 6.11 on. */
@@ -255,17 +256,68 @@ static int ask_nobody(struct list *l, char *start, char *end)
 	return ret;
 }
 
-static int ask(struct list *l, char *start, char *end)
+static int ask_in_words(struct list *l, char *start, char *end)
 {
 	int fd = vmas_open_proc("maps");
+	int ret;
+
+	if (fd < 0)
+		return fd;
+	l->nr = 0;
+	ret = ask_by_reading(fd, l, start, end);
+	sys_close(fd);
+	return ret;
+}
+
+/*
+ * The file of mappings, kept open: to open it takes longer than to ask.  It is about the
+ * process that opened it, so a child must not use its parent's.
+ */
+static _Atomic int maps_fd = -1;
+static _Atomic ino_t maps_ino;
+
+static int open_maps(bool *ret_kept)
+{
+	int fd = maps_fd;
+	struct stat st;
+
+	*ret_kept = shim_is_owner();
+	if (*ret_kept && fd >= 0 && sys_fstat(fd, &st) == 0 && st.st_ino == maps_ino)
+		return fd;
+	fd = vmas_open_proc("maps");
+	*ret_kept = *ret_kept && fd >= 0 && maps_fd < 0;
+	if (!*ret_kept)
+		return fd;
+	fd = sys_move_fd_high(fd);
+	*ret_kept = fd >= 0 && sys_fstat(fd, &st) == 0;
+	if (*ret_kept) {
+		int none = -1;
+
+		maps_ino = st.st_ino;
+		*ret_kept = atomic_compare_exchange_strong(&maps_fd, &none, fd);
+	}
+	return fd;
+}
+
+void vmas_forget(void)
+{
+	struct stat st;
+	int fd = atomic_exchange(&maps_fd, -1);
+
+	if (fd >= 0 && sys_fstat(fd, &st) == 0 && st.st_ino == maps_ino)
+		sys_close(fd);
+}
+
+static int ask(struct list *l, char *start, char *end)
+{
+	bool kept;
+	int fd = open_maps(&kept);
 	int ret = fd < 0 ? fd : ask_by_ioctl(fd, l, start, end);
 
-	if (fd >= 0 && ret < 0 && ret != -ENOMEM) {
-		l->nr = 0;
-		ret = ask_by_reading(fd, l, start, end);
-	}
-	if (fd >= 0)
+	if (fd >= 0 && !kept)
 		sys_close(fd);
+	if (ret < 0 && ret != -ENOMEM)
+		ret = ask_in_words(l, start, end);
 	if (ret < 0 && ret != -ENOMEM) {
 		l->nr = 0;
 		ret = ask_nobody(l, start, end);

@@ -38,6 +38,9 @@ int vmas_each(const void *addr, size_t len, bool (*each)(const struct vma *v, vo
  * is none. */
 bool vmas_keep_proc(void);
 
+/* In a child: what is open is about its parent. */
+void vmas_forget(void);
+
 /* Does vmas_each() tell what the kernel has? */
 bool vmas_can_ask(void);
 

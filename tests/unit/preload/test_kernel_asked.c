@@ -345,6 +345,47 @@ static void what_is_there_twice_is_given_back(void **state)
 	block_free(p);
 }
 
+/* What a parent unmaps, its child may still need. */
+static void a_child_keeps_what_its_parent_unmaps(void **state)
+{
+	size_t len = 64 * PAGE;
+	char *p = mapping_new(NULL, len, RW, ANON);
+	int go[2], status;
+	char byte;
+	pid_t pid;
+
+	(void)state;
+	assert_non_null(p);
+	memset(p, 5, len);
+	assert_int_equal(pipe(go), 0);
+	assert_true(blocks_lock_within(1000));
+	assert_true(fork_make_private());
+	blocks_unlock();
+	pid = (pid_t)syscall(SYS_fork);
+	if (pid == 0) {
+		size_t i = 0;
+
+		if (read(go[0], &byte, 1) == 1)
+			while (i < len && p[i] == 5)
+				i++;
+		_exit(i < len);
+	}
+	assert_int_equal(mapping_unmap(p, len), 0);
+	assert_true(blocks_lock_within(1000));
+	regions_look();
+	blocks_unlock();
+	assert_int_equal(write(go[1], "", 1), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_true(blocks_lock_within(1000));
+	regions_look(); /* and now it is given back */
+	blocks_unlock();
+	for (unsigned int i = 0; i < arena_slots; i++)
+		assert_false(arenas[i].pool);
+	close(go[0]);
+	close(go[1]);
+}
+
 /* What a program may expect of a fork where there is no /proc. */
 static int fork_without_proc(const char *root, int *shared, char *p)
 {
@@ -414,6 +455,7 @@ int main(void)
 		cmocka_unit_test(direct_io_of_threads_is_seen),
 		cmocka_unit_test(who_waits_on_a_futex_is_not_forgotten),
 		cmocka_unit_test(what_is_there_twice_is_given_back),
+		cmocka_unit_test(a_child_keeps_what_its_parent_unmaps),
 		cmocka_unit_test(forks_are_repaired_without_proc),
 	};
 
