@@ -28,7 +28,9 @@
 #include "sys.h"
 #include "talk.h"
 
-#define LOCK_MS 20 /* to look at an arena; then it is looked at later */
+#define HINT_BYTES (2UL << 20) /* that exist since the last hint, or */
+#define HINT_MS 50	       /* since then, for the next one */
+#define LOCK_MS 20	       /* to look at an arena; then it is looked at later */
 
 static struct session sessions[SESSIONS_MAX];
 static atomic_uint nr_live;
@@ -56,6 +58,7 @@ void session_lose(struct session *s)
 static void note_hello(struct session *s, const struct wire_reply *reply)
 {
 	s->hello_seq = 0;
+	s->hints = (reply->features & WIRE_FEATURE_RESIDENT) != 0;
 	if (!reply->status)
 		return;
 	stat_add(STAT_REFUSED, 1);
@@ -137,10 +140,32 @@ static void arenas_changed(void)
 	errno = saved;
 }
 
+/* Worth a message?  A server looks by itself too, if later. */
+static bool hint_is_due(size_t len)
+{
+	static atomic_size_t unsaid;
+	static _Atomic long long said_at;
+	long long now = sys_now_ms();
+
+	if (atomic_fetch_add(&unsaid, len) + len < HINT_BYTES && now - said_at < HINT_MS)
+		return false;
+	unsaid = 0;
+	said_at = now;
+	return true;
+}
+
 static void fresh_block(void *p, size_t len)
 {
-	if (session_armed())
-		ahead_block(p, len);
+	int saved = errno;
+
+	if (!session_armed() || shim.owner != sys_getpid() || !ahead_block(p, len) ||
+	    !hint_is_due(len) || atomic_flag_test_and_set(&busy))
+		return;
+	for (unsigned int i = 0; i < SESSIONS_MAX; i++)
+		if (sessions[i].used && !sessions[i].legacy && usable(&sessions[i]))
+			session_send_resident(&sessions[i], arena_of(p));
+	atomic_flag_clear(&busy);
+	errno = saved;
 }
 
 const struct blocks_events blocks_events = {

@@ -19,7 +19,8 @@ struct session {
 	bool used;
 	bool live;
 	bool legacy;
-	bool late; /* it did not answer in time, and is not waited for until it does */
+	bool hints; /* it takes WIRE_RESIDENT */
+	bool late;  /* it did not answer in time, and is not waited for until it does */
 	unsigned int device;
 	int fd; /* live and not legacy: the connection */
 	dev_t dev;
@@ -47,5 +48,8 @@ void session_reconcile(struct session *s);
 
 /* The same, also what the program itself shares, and the answers are waited for. */
 void session_hand_over_all(struct session *s);
+
+/* More of an arena exists than when it was sent: the server need not find out. */
+void session_send_resident(struct session *s, const struct arena *a);
 
 #endif

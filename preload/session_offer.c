@@ -190,3 +190,19 @@ void session_hand_over_all(struct session *s)
 	if (wait_for_answers(s, sys_now_ms() + (long long)config.connect_ms))
 		stop_waiting(s);
 }
+
+/* More of an arena exists than when it was sent: the server need not find out. */
+void session_send_resident(struct session *s, const struct arena *a)
+{
+	const struct handed *sent = &s->sent[a - arenas];
+	struct wire_request req;
+
+	if (!s->hints || sent->id != a->id || sent->index < 0)
+		return;
+	wire_request_init(&req, WIRE_RESIDENT, ++s->seq);
+	req.index = (uint32_t)sent->index;
+	req.offset = a->offset;
+	req.length = a->len;
+	if (wire_send(s->fd, &req, sizeof(req), -1))
+		session_lose(s);
+}
