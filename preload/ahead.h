@@ -17,10 +17,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define AHEAD_OPEN_MS 60	  /* an open that arms does so much work, at most */
-#define AHEAD_BYTES (8UL << 20)	  /* populated in all, and a sixteenth of what exists */
-#define AHEAD_NEXT (2UL << 20)	  /* of the next blocks */
-#define AHEAD_BLOCK (256UL << 10) /* of a block that is handed out */
+#define AHEAD_OPEN_MS 60	/* an open that arms does so much work, at most */
+#define AHEAD_BYTES (8UL << 20) /* populated in all, and a sixteenth of what exists */
+#define AHEAD_NEXT (2UL << 20)	/* of the next blocks */
+#define AHEAD_BLOCK                                                                                \
+	(1088UL                                                                                    \
+	 << 10) /* of a block that is handed out: 1 MiB, and what aligning it by hand takes */
 
 /* A session has come about: see to all there is. */
 void ahead_prepare(void);

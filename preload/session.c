@@ -29,8 +29,9 @@
 #include "talk.h"
 
 #define HINT_BYTES (2UL << 20) /* that exist since the last hint, or */
-#define HINT_MS 50	       /* since then, for the next one */
-#define LOCK_MS 20	       /* to look at an arena; then it is looked at later */
+#define HINTS_FREE 32U
+#define HINT_MS 50 /* since then, for the next one */
+#define LOCK_MS 20 /* to look at an arena; then it is looked at later */
 
 static struct session sessions[SESSIONS_MAX];
 static atomic_uint nr_live;
@@ -140,17 +141,21 @@ static void arenas_changed(void)
 	errno = saved;
 }
 
-/* Worth a message?  A server looks by itself too, if later. */
+/* Worth a message?  The first always is: a program that opens and then allocates its few
+ * buffers.  A server looks by itself too, if later. */
 static bool hint_is_due(size_t len)
 {
 	static atomic_size_t unsaid;
+	static atomic_uint said;
 	static _Atomic long long said_at;
 	long long now = sys_now_ms();
 
-	if (atomic_fetch_add(&unsaid, len) + len < HINT_BYTES && now - said_at < HINT_MS)
+	if (atomic_fetch_add(&unsaid, len) + len < HINT_BYTES && now - said_at < HINT_MS &&
+	    said >= HINTS_FREE)
 		return false;
 	unsaid = 0;
 	said_at = now;
+	atomic_fetch_add(&said, 1);
 	return true;
 }
 
