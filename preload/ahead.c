@@ -25,6 +25,19 @@
 
 static atomic_size_t spent; /* bytes that were populated, and may lie idle */
 
+static atomic_uint generation;
+
+unsigned int ahead_generation(void)
+{
+	return atomic_load(&generation);
+}
+
+static void spend(size_t len)
+{
+	atomic_fetch_add(&spent, len);
+	atomic_fetch_add(&generation, 1);
+}
+
 static bool may_spend(const struct memfile *f, size_t len)
 {
 	return atomic_load(&spent) + len <= AHEAD_BYTES + memfile_resident(f, 0) / 16;
@@ -94,7 +107,7 @@ static bool populate_step(const struct memfile *f, char *at, size_t len)
 	sys_madvise(at, len, MADV_POPULATE_WRITE);
 	after = memfile_resident(f, 0);
 	if (after > before)
-		atomic_fetch_add(&spent, after - before);
+		spend(after - before);
 	return true;
 }
 
@@ -201,7 +214,7 @@ bool ahead_block(void *p, size_t len)
 	len = len < AHEAD_BLOCK ? len : AHEAD_BLOCK;
 	if (!a || !may_spend(&a->file, len))
 		return false;
-	atomic_fetch_add(&spent, len);
 	sys_madvise(p, len, MADV_POPULATE_WRITE);
+	spend(len);
 	return true;
 }

@@ -24,6 +24,9 @@
 	(1088UL                                                                                    \
 	 << 10) /* of a block that is handed out: 1 MiB, and what aligning it by hand takes */
 
+/* Changes when something was populated; for who is told of it. */
+unsigned int ahead_generation(void);
+
 /* A session has come about: see to all there is. */
 void ahead_prepare(void);
 

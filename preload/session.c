@@ -72,6 +72,8 @@ static void note_hello(struct session *s, const struct wire_reply *reply)
 
 void session_note_reply(struct session *s, const struct wire_reply *reply)
 {
+	bool again = false;
+
 	if (s->late)
 		stat_add(STAT_LATE, 1);
 	s->late = false;
@@ -82,9 +84,12 @@ void session_note_reply(struct session *s, const struct wire_reply *reply)
 	if (reply->type != WIRE_ADD)
 		return;
 	for (unsigned int i = 0; i < ARENAS_MAX; i++)
-		if (s->sent[i].id && s->sent[i].seq == reply->seq)
+		if (s->sent[i].id && s->sent[i].seq == reply->seq) {
 			s->sent[i].index = reply->status ? INDEX_NONE : (int)reply->index;
-	stat_add(reply->status ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
+			again = s->sent[i].again;
+		}
+	if (!again)
+		stat_add(reply->status ? STAT_ARENAS_REFUSED : STAT_ARENAS_SENT, 1);
 	if (reply->status) {
 		stats_last_refusal(reply->reason);
 		log_line(LOG_INFO, "an arena was refused: %s", wire_reason_text(reply->reason));

@@ -19,8 +19,9 @@ struct session {
 	bool used;
 	bool live;
 	bool legacy;
-	bool hints; /* it takes WIRE_RESIDENT */
-	bool late;  /* it did not answer in time, and is not waited for until it does */
+	unsigned int told; /* ahead_generation() that the server knows */
+	bool hints;	   /* it takes WIRE_RESIDENT */
+	bool late;	   /* it did not answer in time, and is not waited for until it does */
 	unsigned int device;
 	int fd; /* live and not legacy: the connection */
 	dev_t dev;
@@ -34,6 +35,7 @@ struct session {
 		uint64_t id;  /* of the arena that was in this slot; 0: none sent */
 		uint32_t seq; /* of its ADD */
 		int index;    /* what the server called it, or INDEX_* */
+		bool again;   /* it was sent before, and counted then */
 	} sent[ARENAS_MAX];
 };
 

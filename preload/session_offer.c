@@ -9,6 +9,7 @@
 
 #include <errno.h>
 
+#include "ahead.h"
 #include "blocks.h"
 #include "common/wire.h"
 #include "config.h"
@@ -128,6 +129,36 @@ void session_reconcile(struct session *s)
 		reconcile_slot(s, &s->sent[i], &views[i]);
 }
 
+static bool still_there(unsigned int slot, uint64_t id, struct arena_view *ret)
+{
+	if (!blocks_lock_within(LOCK_MS))
+		return false;
+	arena_view(slot, ret);
+	blocks_unlock();
+	return ret->id == id;
+}
+
+/*
+ * More of what was sent before exists now, and an open is to find it registered: a hint
+ * has no answer, so it is sent once more, and then the first time is taken back.
+ */
+static void offer_again(struct session *s)
+{
+	for (unsigned int i = 0; i < ARENAS_MAX && s->live; i++) {
+		struct handed *sent = &s->sent[i];
+		struct handed before = *sent;
+		struct arena_view v;
+
+		if (!sent->id || sent->index < 0 || !still_there(i, sent->id, &v) || v.region)
+			continue;
+		offer(s, sent, &v);
+		if (!s->live || sent->seq == before.seq)
+			continue;
+		sent->again = true;
+		send_remove(s, &before);
+	}
+}
+
 static unsigned int nr_pending(const struct session *s)
 {
 	unsigned int nr = 0;
@@ -184,7 +215,12 @@ static int wait_for_answers(struct session *s, long long deadline)
  */
 void session_hand_over_all(struct session *s)
 {
+	unsigned int generation = ahead_generation();
+
 	session_reconcile(s);
+	if (s->told != generation && !s->legacy)
+		offer_again(s);
+	s->told = generation;
 	if (shared_generation() != s->scanned && s->live && !s->legacy)
 		ask_to_look(s);
 	if (wait_for_answers(s, sys_now_ms() + (long long)config.connect_ms))
