@@ -17,8 +17,7 @@ static bool has_feature(const struct device *d)
 /* The stock driver hangs if it must freeze a queue whose requests wait for a server. */
 static bool may_change(const struct device *d)
 {
-	return d->life != NONE &&
-	       (world->ours || d->life == ADDED || d->life == LIVE);
+	return d->life != NONE && (world->ours || d->life == ADDED || d->life == LIVE);
 }
 
 int find_used(const struct device *d)
@@ -120,6 +119,8 @@ int register_pages(struct device *d, enum view view, unsigned int first, unsigne
 
 		b->read_only = flags & UAPI_SHMEM_BUF_READ_ONLY;
 		b->nr = nr;
+		b->view = view == SHUFFLED ? SHUFFLED : IN_ORDER;
+		b->first = first;
 		for (unsigned int i = 0; i < nr; i++)
 			b->pages[i] = page_of(view, first + i);
 		b->used = true;
@@ -146,8 +147,7 @@ void step_register(struct device *d)
 
 void step_register_wrong(struct device *d)
 {
-	struct uapi_shmem_buf_reg reg = { .addr = (uintptr_t)world->views[IN_ORDER],
-					  .len = PAGE };
+	struct uapi_shmem_buf_reg reg = { .addr = (uintptr_t)world->views[IN_ORDER], .len = PAGE };
 	uintptr_t at = (uintptr_t)&reg;
 	int must = -EINVAL;
 
@@ -194,10 +194,10 @@ void step_unregister(struct device *d)
 		return;
 	if (world->ours && one_in(12))
 		index |= 1ULL << (16 + below(48));
-	must = !has_feature(d)			? -EOPNOTSUPP :
-	       index > UAPI_SHMEM_BUF_INDEX_MAX ? -EINVAL :
-	       d->buffers[index].used		? 0 :
-						  -ENOENT;
+	must = !has_feature(d)			  ? -EOPNOTSUPP
+	       : index > UAPI_SHMEM_BUF_INDEX_MAX ? -EINVAL
+	       : d->buffers[index].used		  ? 0
+						  : -ENOENT;
 	trace("unregister %llx", (unsigned long long)index);
 	expect(command(d, UBLK_U_CMD_UNREG_BUF, NULL, 0, index), must, "UNREG_BUF");
 	if (!must)

@@ -52,11 +52,9 @@ static struct commander *commander(void)
 
 int command_raw(unsigned int op, unsigned int number, uint64_t addr, uint16_t len, uint64_t data)
 {
-	struct uapi_ctrl_cmd cmd = { .dev_id = number,
-				     .queue_id = UINT16_MAX,
-				     .addr = addr,
-				     .len = len,
-				     .data = { data } };
+	struct uapi_ctrl_cmd cmd = {
+		.dev_id = number, .queue_id = UINT16_MAX, .addr = addr, .len = len, .data = { data }
+	};
 	struct commander *c = commander();
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&c->ring);
 	struct io_uring_cqe *cqe;

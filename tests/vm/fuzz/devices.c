@@ -17,9 +17,9 @@
 static enum life driver_life(struct device *d, struct ublksrv_ctrl_dev_info *info)
 {
 	expect(command(d, UBLK_U_CMD_GET_DEV_INFO, info, sizeof(*info), 0), 0, "GET_DEV_INFO");
-	return info->state == UBLK_S_DEV_LIVE	 ? LIVE :
-	       info->state == UBLK_S_DEV_QUIESCED ? QUIESCED :
-						    ADDED;
+	return info->state == UBLK_S_DEV_LIVE	    ? LIVE
+	       : info->state == UBLK_S_DEV_QUIESCED ? QUIESCED
+						    : ADDED;
 }
 
 static void bring_up(struct device *d);
@@ -28,12 +28,17 @@ static void bring_up(struct device *d);
 
 static uint64_t random_flags(void)
 {
-	static const uint64_t common[] = { UBLK_F_USER_COPY, UBLK_F_USER_RECOVERY,
-					   UBLK_F_USER_RECOVERY_REISSUE, UBLK_F_SHMEM_ZC,
-					   UAPI_F_SHMEM_LIST, UAPI_F_SHMEM_SEGS };
-	static const uint64_t rare[] = { UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_URING_CMD_COMP_IN_TASK,
-					 UBLK_F_NEED_GET_DATA, UBLK_F_ZONED,
-					 UBLK_F_UNPRIVILEGED_DEV, 1ULL << 60, 1ULL << 63 };
+	static const uint64_t common[] = {
+		UBLK_F_USER_COPY, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_REISSUE,
+		UBLK_F_SHMEM_ZC,  UAPI_F_SHMEM_LIST,	UAPI_F_SHMEM_SEGS
+	};
+	static const uint64_t rare[] = { UBLK_F_SUPPORT_ZERO_COPY,
+					 UBLK_F_URING_CMD_COMP_IN_TASK,
+					 UBLK_F_NEED_GET_DATA,
+					 UBLK_F_ZONED,
+					 UBLK_F_UNPRIVILEGED_DEV,
+					 1ULL << 60,
+					 1ULL << 63 };
 	uint64_t flags = 0;
 
 	if (!one_in(4)) /* what we are here for */
@@ -212,8 +217,7 @@ void spawn_server(struct device *d, unsigned int nr_fetch)
 	d->server = pid; /* by the parent alone: the memory is shared */
 	while (!d->serving) {
 		if (waitpid(pid, &status, WNOHANG) == pid)
-			wrong("the server ended before it served, status %x",
-			      (unsigned int)status);
+			wrong("the server ended before it served, status %x", (unsigned int)status);
 		usleep(200);
 	}
 	d->fetched = nr_fetch == d->depth * d->nr_queues ? ALL : SOME;
@@ -324,9 +328,9 @@ void step_start(struct device *d)
 		return;
 	trace("start");
 	expect(command(d, UBLK_U_CMD_START_DEV, NULL, 0,
-		       bad_pid	? (uint64_t) - (int64_t)below(2) :
-		       d->server ? (uint64_t)d->server :
-				   (uint64_t)getpid()),
+		       bad_pid	   ? (uint64_t) - (int64_t)below(2)
+		       : d->server ? (uint64_t)d->server
+				   : (uint64_t)getpid()),
 	       must, "START_DEV");
 	if (must)
 		return;
@@ -402,6 +406,7 @@ void begin_recovery(struct device *d)
 			usleep(1000);
 	}
 	expect(ret, 0, "START_USER_RECOVERY");
+	d->was_ready = false; /* and it is waited for again */
 	d->life = RECOVERING;
 }
 
@@ -457,9 +462,9 @@ static void ask_for_info(struct device *d)
 {
 	struct ublksrv_ctrl_dev_info info;
 	enum life is = driver_life(d, &info);
-	enum life must = d->life == LIVE				   ? LIVE :
-			 d->life == QUIESCED || d->life == RECOVERING ? QUIESCED :
-									ADDED;
+	enum life must = d->life == LIVE				? LIVE
+			 : d->life == QUIESCED || d->life == RECOVERING ? QUIESCED
+									: ADDED;
 
 	if (is != must || info.flags != d->flags || info.dev_id != d->number ||
 	    info.queue_depth != d->depth || info.nr_hw_queues != d->nr_queues)
@@ -490,8 +495,8 @@ void step_ask(struct device *d)
 	ask_for_params(d);
 	expect(command(d, UBLK_U_CMD_GET_QUEUE_AFFINITY, mask, sizeof(mask), below(d->nr_queues)),
 	       0, "GET_QUEUE_AFFINITY");
-	expect(command(d, UBLK_U_CMD_GET_QUEUE_AFFINITY, mask, sizeof(mask), d->nr_queues),
-	       -EINVAL, "GET_QUEUE_AFFINITY of a queue that is none");
+	expect(command(d, UBLK_U_CMD_GET_QUEUE_AFFINITY, mask, sizeof(mask), d->nr_queues), -EINVAL,
+	       "GET_QUEUE_AFFINITY of a queue that is none");
 }
 
 void step_nonsense(struct device *d)
@@ -525,6 +530,7 @@ void step_nonsense(struct device *d)
 		if (op == UBLK_U_CMD_GET_FEATURES)
 			expect(command_raw(op, 0, 8, 8, 0), -EFAULT, "GET_FEATURES to nowhere");
 		else
-			expect(command_raw(op, d->number, 8, 64, 0), -EFAULT, "an answer to nowhere");
+			expect(command_raw(op, d->number, 8, 64, 0), -EFAULT,
+			       "an answer to nowhere");
 	}
 }

@@ -156,9 +156,8 @@ static void map_arena(void)
 	}
 	for (int v = 0; v < NR_VIEWS; v++) {
 		int prot = v == READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
-		uint8_t *view =
-			mmap(NULL, 2 * NR_PAGES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-			     -1, 0);
+		uint8_t *view = mmap(NULL, 2 * NR_PAGES * PAGE, PROT_NONE,
+				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		for (unsigned int i = 0; i < NR_PAGES; i++)
 			if (mmap(view + i * PAGE, PAGE, prot, MAP_SHARED | MAP_FIXED, fd,
@@ -244,10 +243,17 @@ static void run_sequence(void)
 
 static bool kernel_complains(void)
 {
-	static const char *const signs[] = { "BUG:",	 "WARNING:", "KASAN:",	"KCSAN:",
-					     "ODEBUG:",	 "UBSAN:",   "blocked for more than",
-					     "possible circular", "possible recursive",
-					     "suspicious RCU", "inconsistent lock" };
+	static const char *const signs[] = { "BUG:",
+					     "WARNING:",
+					     "KASAN:",
+					     "KCSAN:",
+					     "ODEBUG:",
+					     "UBSAN:",
+					     "blocked for more than",
+					     "possible circular",
+					     "possible recursive",
+					     "suspicious RCU",
+					     "inconsistent lock" };
 	char line[8192];
 	bool found = false;
 	ssize_t n;
@@ -259,7 +265,8 @@ static bool kernel_complains(void)
 		for (size_t i = 0; !found && i < sizeof(signs) / sizeof(signs[0]); i++)
 			if (strstr(line, signs[i])) {
 				world->failed = found = true;
-				snprintf(world->failure, sizeof(world->failure), "the kernel: %.900s",
+				snprintf(world->failure, sizeof(world->failure),
+					 "the kernel: %.900s",
 					 strchr(line, ';') ? strchr(line, ';') + 1 : line);
 			}
 	}
@@ -404,11 +411,16 @@ static const char usage[] =
 	"usage: fuzz [--seed N] [--sequences N | --seconds N] [--steps N] [--keep-going]\n"
 	"            [--without KIND] [--patience SECONDS]\n"
 	"\n"
-	"Sequences N, N+1, ... (default: from the clock) against the driver that is loaded, 100 of\n"
-	"them or for so many seconds, of 40 steps (at most 64).  Stops at the first that fails, and\n"
-	"says which of its steps are needed; --keep-going: with the next.  The same number and steps\n"
-	"are the same sequence.  --without leaves out all steps of a kind, as they are called at the\n"
-	"end, when a known fault of the driver would hide others.  A sequence that takes longer than the patience\n"
+	"Sequences N, N+1, ... (default: from the clock) against the driver that is loaded, 100 "
+	"of\n"
+	"them or for so many seconds, of 40 steps (at most 64).  Stops at the first that fails, "
+	"and\n"
+	"says which of its steps are needed; --keep-going: with the next.  The same number and "
+	"steps\n"
+	"are the same sequence.  --without leaves out all steps of a kind, as they are called at "
+	"the\n"
+	"end, when a known fault of the driver would hide others.  A sequence that takes longer "
+	"than the patience\n"
 	"(default: 240) hangs.  As root; no other ublk device may be in use.\n";
 
 int main(int argc, char **argv)

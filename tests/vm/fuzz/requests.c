@@ -114,9 +114,9 @@ void check_handed(const struct device *d, const struct request *r)
 	struct uapi_shmem_seg segments[MAX_PIECES];
 	unsigned int nr = segments_of(d, r, segments);
 	enum outcome must = outcome_of(d, r);
-	enum outcome is = h->op_flags & UAPI_IO_F_SHMEM_ZC	 ? MATCHED :
-			  h->op_flags & UAPI_IO_F_SHMEM_SEGS ? LISTED :
-							       COPIED;
+	enum outcome is = h->op_flags & UAPI_IO_F_SHMEM_ZC     ? MATCHED
+			  : h->op_flags & UAPI_IO_F_SHMEM_SEGS ? LISTED
+							       : COPIED;
 
 	if (h->at != (uint64_t)r->at || h->bytes != r->bytes)
 		wrong("a request of %zu bytes at %lld came as %u bytes at %llu", r->bytes,
@@ -165,11 +165,14 @@ static void add_piece(struct request *r, unsigned int most)
 
 	if (one_in(2)) /* whole pages */
 		first &= ~7U;
-	if (index >= 0 && !one_in(3)) { /* in a buffer or about its end */
+	if (index >= 0 && !one_in(3)) { /* in a buffer, or about its end */
 		const struct buffer *b = &r->d->buffers[index];
+		unsigned int page = below(b->nr), left = (b->nr - page) * 8;
 
-		view = IN_ORDER;
-		first = b->pages[below(b->nr)] * 8 + (one_in(2) ? below(8) : 0);
+		view = b->view;
+		first = (b->first + page) * 8;
+		if (!one_in(3) && nr > left)
+			nr = left - (one_in(2) ? below(8) : 0);
 		if (first + nr > NR_PAGES * 8)
 			nr = NR_PAGES * 8 - first;
 	}
@@ -207,8 +210,8 @@ static void *issue(void *arg)
 {
 	struct request *r = arg;
 
-	r->result = r->is_write ? pwritev(r->d->disk_fd, r->iov, r->nr_iov, r->at) :
-				  preadv(r->d->disk_fd, r->iov, r->nr_iov, r->at);
+	r->result = r->is_write ? pwritev(r->d->disk_fd, r->iov, r->nr_iov, r->at)
+				: preadv(r->d->disk_fd, r->iov, r->nr_iov, r->at);
 	if (r->result < 0)
 		r->result = -errno;
 	return NULL;

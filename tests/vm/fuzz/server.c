@@ -48,8 +48,8 @@ static void map_queues(const struct device *d)
 	size_t stride = UBLK_MAX_QUEUE_DEPTH * sizeof(struct ublksrv_io_desc);
 
 	for (unsigned int q = 0; q < d->nr_queues; q++) {
-		const struct ublksrv_io_desc *iods = mmap(NULL, PAGE, PROT_READ, MAP_SHARED,
-							  char_fd, (off_t)(q * stride));
+		const struct ublksrv_io_desc *iods =
+			mmap(NULL, PAGE, PROT_READ, MAP_SHARED, char_fd, (off_t)(q * stride));
 
 		if (iods == MAP_FAILED)
 			wrong("mmap of queue %u: %s", q, strerror(errno));
@@ -130,14 +130,13 @@ static void copied(struct device *d, const struct ublksrv_io_desc *iod, unsigned
 		   bool is_read)
 {
 	uint64_t at = iod->start_sector << 9, bytes = (uint64_t)iod->nr_sectors << 9;
-	off_t offset = UBLKSRV_IO_BUF_OFFSET +
-		       ((off_t)(place / d->depth) << UBLK_QID_OFF) +
+	off_t offset = UBLKSRV_IO_BUF_OFFSET + ((off_t)(place / d->depth) << UBLK_QID_OFF) +
 		       ((off_t)(place % d->depth) << UBLK_TAG_OFF);
 	ssize_t n = (ssize_t)bytes;
 
 	if (d->flags & UBLK_F_USER_COPY)
-		n = is_read ? pwrite(char_fd, d->disk + at, bytes, offset) :
-			      pread(char_fd, d->disk + at, bytes, offset);
+		n = is_read ? pwrite(char_fd, d->disk + at, bytes, offset)
+			    : pread(char_fd, d->disk + at, bytes, offset);
 	else if (is_read)
 		memcpy(places[place].buffer, d->disk + at, bytes);
 	else
@@ -249,8 +248,8 @@ void serve(struct device *d)
 			if (cqe->res == UBLK_IO_RES_ABORT)
 				nr_live--;
 			else if (cqe->res == UBLK_IO_RES_NEED_GET_DATA)
-				command_at(d, UBLK_U_IO_NEED_GET_DATA,
-					   (unsigned int)cqe->user_data, 0);
+				command_at(d, UBLK_U_IO_NEED_GET_DATA, (unsigned int)cqe->user_data,
+					   0);
 			else if (cqe->res == UBLK_IO_RES_OK)
 				places[cqe->user_data].held = true;
 			else

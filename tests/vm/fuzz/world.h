@@ -24,7 +24,7 @@
 #define NR_PAGES 96U /* of the arena, which requests and buffers are in */
 #define NR_BUFFERS NR_PAGES
 #define DISK_BYTES (4UL << 20)
-#define IO_BYTES (128UL << 10) /* the largest request */
+#define IO_BYTES (128UL << 10)		 /* the largest request */
 #define NR_SLOTS (DISK_BYTES / IO_BYTES) /* of the disk: a request stays in one */
 #define HELD_SLOT (NR_SLOTS - 1)
 #define MAX_DEPTH 8U
@@ -39,7 +39,7 @@ enum view { IN_ORDER, SHUFFLED, READ_ONLY, NR_VIEWS };
 
 enum life {
 	NONE,
-	ADDED,	    /* no disk */
+	ADDED, /* no disk */
 	LIVE,
 	QUIESCED,   /* the server died, requests wait */
 	RECOVERING, /* between START_ and END_USER_RECOVERY */
@@ -54,6 +54,8 @@ struct buffer {
 	bool read_only;
 	unsigned int nr;
 	unsigned int pages[NR_PAGES]; /* of the arena, in the buffer's order */
+	enum view view;		      /* where they follow each other ... */
+	unsigned int first;	      /* ... from here on */
 };
 
 enum outcome { COPIED, MATCHED, LISTED };
