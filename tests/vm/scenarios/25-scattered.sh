@@ -24,6 +24,8 @@ import itertools, mmap, os, random, sys
 device, (piece, count, rounds, shift) = sys.argv[1], map(int, sys.argv[2:])
 SIZE = 1 << 20
 buffers = [mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(3)]
+for b in buffers:
+    b[:] = bytes(SIZE)  # a server registers what exists
 pieces = [memoryview(b)[at:at + piece]
           for b in buffers for at in range(shift, SIZE - piece, piece)]
 fd = os.open(device, os.O_RDWR | os.O_DIRECT)
