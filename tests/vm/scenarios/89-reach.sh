@@ -38,7 +38,7 @@ end_namespace() {
 
 add_elsewhere
 echo "  in its namespace the server is process $(server), which is a sleeper here"
-"$UBLKZC" list | grep "^$DEVICE" | grep -qv 'is dead' || fail "list: $("$UBLKZC" list)"
+"$UBLKZC" list 2>/dev/null | grep "^$DEVICE" | grep -q ' alive ' || fail "list: $("$UBLKZC" list)"
 "$UBLKZC" recover -n "$ID" 2>/dev/null && fail "recover of a live server elsewhere"
 dd if=/dev/urandom of="$SCRATCH/data" bs=1M count=4 status=none
 dd if="$SCRATCH/data" of="$DEVICE" bs=1M oflag=direct status=none
@@ -54,7 +54,7 @@ end_namespace
 # The namespace ends, and with it server and keeper; their numbers live on here.
 add_elsewhere
 end_namespace
-dead() { "$UBLKZC" list | grep "^$DEVICE" | grep -q 'its server is dead'; }
+dead() { "$UBLKZC" list 2>/dev/null | grep "^$DEVICE" | grep -q ' dead '; }
 wait_for dead
 "$UBLKZC" upgrade -n "$ID" 2>"$SCRATCH/err" && fail "upgrade of a dead server"
 grep -q "no server" "$SCRATCH/err" || fail "upgrade of a dead server: $(cat "$SCRATCH/err")"
@@ -85,7 +85,7 @@ done
 sleep 1
 kill -KILL "$(server)"
 wait_for dead
-setpriv --reuid=65534 --clear-groups "$UBLKZC" list | grep "^$DEVICE" | grep -q 'its server is dead' ||
+setpriv --reuid=65534 --clear-groups "$UBLKZC" list 2>/dev/null | grep "^$DEVICE" | grep -q ' dead ' ||
     fail "somebody without privileges is told otherwise"
 "$UBLKZC" del -n "$ID"
 pkill -P $$ sleep || :
@@ -113,7 +113,7 @@ for kind in sock:666 stat:644 lock:600 args:600; do
     mode=$(stat -c %a "/run/ublkzc/ublkb$ID.${kind%:*}")
     [ "$mode" = "${kind#*:}" ] || fail "with umask 077 the ${kind%:*} file has mode $mode"
 done
-setpriv --reuid=65534 --clear-groups "$UBLKZC" list | grep "^$DEVICE" | grep -qv 'is dead' ||
+setpriv --reuid=65534 --clear-groups "$UBLKZC" list 2>/dev/null | grep "^$DEVICE" | grep -q ' alive ' ||
     fail "others cannot ask for the server"
 "$UBLKZC" del -n "$ID"
 
