@@ -12,7 +12,9 @@
 
 void command_begin(struct command_line *line, const struct command *command, int argc, char **argv)
 {
-	*line = (struct command_line){ .command = command, .argc = argc, .argv = argv };
+	*line = (struct command_line){
+		.command = command, .argc = argc, .argv = argv, .operands = argv + argc
+	};
 	optind = 0; /* glibc: begin anew, whatever was parsed before */
 	opterr = 0;
 }
@@ -120,7 +122,8 @@ int command_next(struct command_line *line)
 		return bad_flag(line, key == ':');
 	line->flag = flag_of(line->command, key);
 	line->value = optarg;
-	if (line->flag->takes == WORD_CHOICE && !is_choice(line->flag->argument, optarg))
+	if (line->flag && line->flag->takes == WORD_CHOICE &&
+	    !is_choice(line->flag->argument, optarg))
 		return command_error(line->command, "--%s '%s': wants one of %s", line->flag->name,
 				     optarg, line->flag->argument);
 	return key;

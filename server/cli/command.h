@@ -100,8 +100,8 @@ int devices_add(struct devices *devices, const struct command *command, const ch
 /* So are all operands. */
 int devices_add_operands(struct devices *devices, const struct command_line *line);
 
-/* There must be exactly one. */
-int devices_one(const struct devices *devices, const struct command *command);
+/* There must be exactly one, @ret. */
+int devices_one(const struct devices *devices, const struct command *command, unsigned int *ret);
 
 void devices_free(struct devices *devices);
 

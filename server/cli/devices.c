@@ -54,10 +54,12 @@ int devices_add_operands(struct devices *devices, const struct command_line *lin
 	return 0;
 }
 
-int devices_one(const struct devices *devices, const struct command *command)
+int devices_one(const struct devices *devices, const struct command *command, unsigned int *ret)
 {
-	if (devices->nr == 1)
+	if (devices->nr == 1 && devices->ids) {
+		*ret = devices->ids[0];
 		return 0;
+	}
 	if (!devices->nr)
 		return command_error(command, "which device?");
 	return command_error(command, "one device at a time, not %u", devices->nr);
@@ -69,7 +71,7 @@ void devices_free(struct devices *devices)
 	*devices = (struct devices){ 0 };
 }
 
-static int read_devices(struct command_line *line, struct devices *devices)
+static int read_device(struct command_line *line, struct devices *devices, unsigned int *ret)
 {
 	int key;
 
@@ -78,7 +80,7 @@ static int read_devices(struct command_line *line, struct devices *devices)
 			return LINE_BAD;
 	if (!key)
 		key = devices_add_operands(devices, line);
-	return key ? key : devices_one(devices, line->command);
+	return key ? key : devices_one(devices, line->command, ret);
 }
 
 int command_only_device(const struct command *command, int argc, char **argv, unsigned int *ret)
@@ -88,9 +90,7 @@ int command_only_device(const struct command *command, int argc, char **argv, un
 	int err;
 
 	command_begin(&line, command, argc, argv);
-	err = read_devices(&line, &devices);
-	if (!err)
-		*ret = devices.ids[0];
+	err = read_device(&line, &devices, ret);
 	devices_free(&devices);
 	return err;
 }

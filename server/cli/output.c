@@ -20,7 +20,7 @@ char *size_text(char buf[OUTPUT_SIZE], uint64_t bytes, bool exact)
 		snprintf(buf, OUTPUT_SIZE, "%llu%s", (unsigned long long)bytes, exact ? "" : " B");
 		return buf;
 	}
-	for (n /= 1024; n >= 1023.95; n /= 1024)
+	while ((n /= 1024) >= 1023.95)
 		unit++;
 	snprintf(buf, OUTPUT_SIZE, "%.*f %ciB", n == (double)(uint64_t)n ? 0 : 1, n, units[unit]);
 	return buf;
@@ -101,14 +101,17 @@ static char *printable(const char *text)
 
 void table_cell(struct table *t, const char *text)
 {
+	char *cell = printable(text);
+
 	if (t->nr == t->room) {
 		t->room = t->room ? 2 * t->room : 64;
 		t->cells = realloc(t->cells, t->room * sizeof(*t->cells));
 	}
-	if (!t->cells || !(t->cells[t->nr++] = printable(text))) {
+	if (!t->cells || !cell) {
 		log_error(-ENOMEM, "print a table");
 		exit(EXIT_FAILURE);
 	}
+	t->cells[t->nr++] = cell;
 }
 
 void table_cellf(struct table *t, const char *format, ...)
@@ -161,7 +164,7 @@ void table_end(struct table *t)
 
 	for (unsigned int i = 0; i < t->columns; i++)
 		most[i] = widest(t, i);
-	for (size_t i = 0; i < t->nr; i++) {
+	for (size_t i = 0; t->columns && i < t->nr; i++) {
 		if (t->nr > t->columns)
 			print_cell(t, i, most[i % t->columns]);
 		free(t->cells[i]);

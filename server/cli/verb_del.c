@@ -308,7 +308,7 @@ static int del_each(unsigned int device, void *arg)
 static bool del_all(bool force)
 {
 	struct all all = { .force = force };
-	bool failed;
+	bool failed = false;
 
 	do {
 		all.last = all.nr_busy && !all.nr_removed;

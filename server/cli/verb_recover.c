@@ -30,7 +30,8 @@ static const struct flag flags[] = {
 	{ 'f', "foreground", WORD_NONE, NULL, "serve until SIGTERM, for a service manager" },
 };
 
-static int parse(struct command_line *line, struct devices *devices, bool *foreground)
+static int parse(struct command_line *line, struct devices *devices, unsigned int *device,
+		 bool *foreground)
 {
 	int key;
 
@@ -41,7 +42,7 @@ static int parse(struct command_line *line, struct devices *devices, bool *foreg
 	}
 	if (!key)
 		key = devices_add_operands(devices, line);
-	return key ? key : devices_one(devices, line->command);
+	return key ? key : devices_one(devices, line->command, device);
 }
 
 static int serve_again(unsigned int device, bool foreground)
@@ -64,12 +65,13 @@ static int recover(const struct command *command, int argc, char **argv)
 {
 	struct devices devices = { 0 };
 	struct command_line line;
+	unsigned int device = 0;
 	bool foreground = false;
 	int ret;
 
 	command_begin(&line, command, argc, argv);
-	ret = parse(&line, &devices, &foreground);
-	ret = ret ? command_status(ret) : serve_again(devices.ids[0], foreground);
+	ret = parse(&line, &devices, &device, &foreground);
+	ret = ret ? command_status(ret) : serve_again(device, foreground);
 	devices_free(&devices);
 	return ret;
 }

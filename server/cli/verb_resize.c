@@ -32,7 +32,8 @@ static const struct flag flags[] = {
 	{ 's', "size", WORD_ANY, "SIZE", "for null and mem: bytes, or with k, M, G, T" },
 };
 
-static int parse(struct command_line *line, struct devices *devices, uint64_t *size)
+static int parse(struct command_line *line, struct devices *devices, unsigned int *device,
+		 uint64_t *size)
 {
 	int key;
 
@@ -45,19 +46,20 @@ static int parse(struct command_line *line, struct devices *devices, uint64_t *s
 	}
 	if (!key)
 		key = devices_add_operands(devices, line);
-	return key ? key : devices_one(devices, line->command);
+	return key ? key : devices_one(devices, line->command, device);
 }
 
 static int resize(const struct command *command, int argc, char **argv)
 {
 	struct devices devices = { 0 };
 	struct command_line line;
+	unsigned int device = 0;
 	uint64_t size = 0;
 	int ret;
 
 	command_begin(&line, command, argc, argv);
-	ret = parse(&line, &devices, &size);
-	ret = ret ? command_status(ret) : grow(devices.ids[0], size);
+	ret = parse(&line, &devices, &device, &size);
+	ret = ret ? command_status(ret) : grow(device, size);
 	devices_free(&devices);
 	return ret;
 }

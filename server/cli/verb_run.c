@@ -250,12 +250,13 @@ static int parse(struct command_line *line, struct wish *w)
 static int run_and_tell(const struct wish *w)
 {
 	struct snapshot *before = calloc(2, sizeof(*before));
-	struct snapshot *after = before + 1;
+	struct snapshot *after;
 	struct report_file *file;
 	int status;
 
 	if (!before)
 		return EXIT_FAILURE;
+	after = before + 1;
 	/* Without it there is less to say, but the program runs. */
 	if (!w->quiet)
 		run_report_make();
