@@ -160,7 +160,7 @@ bool block_resize(void *p, size_t size)
 	size_t have = block_size(p);
 	bool done = false;
 
-	if (!size || size > ARENA_SIZE_MAX || !have)
+	if (!a || !size || size > ARENA_SIZE_MAX || !have)
 		return false;
 	if (run_state(a, at) == SLOTS)
 		return size <= have && size > have / 2;

@@ -166,7 +166,7 @@ static void free_cached(void *p)
 {
 	struct arena *a = arena_of(p);
 
-	if (run_change_state(a, granule_of(a, p), CACHED, USED))
+	if (a && run_change_state(a, granule_of(a, p), CACHED, USED))
 		free_run(a, granule_of(a, p));
 }
 
@@ -180,7 +180,7 @@ void *blocks_take_cached(uint32_t len)
 	void *p = lock_frozen() ? NULL : cache_take(len);
 	struct arena *a = p ? arena_of(p) : NULL;
 
-	if (!p)
+	if (!a)
 		return NULL;
 	run_change_state(a, granule_of(a, p), CACHED, USED);
 	if (__builtin_expect(a->state == ARENA_SHARED, 1))

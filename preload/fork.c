@@ -103,15 +103,19 @@ void fork_prepare(void)
 	forking.pipe[0] = forking.pipe[1] = -1;
 	forking.interrupted = lock_held_here();
 	tidy();
-	live = fork_live_bytes();
-	if (live && !forking.interrupted && wants_private(live) && make_private()) {
-		stat_add(STAT_FORK_PRIVATE, 1);
-		return;
-	}
+	/* While it is frozen, nothing comes or goes. */
 	forking.frozen = lock_freeze();
-	/* Now nothing comes any more; but when it is not frozen, something may. */
-	if (forking.frozen && !fork_live_bytes())
+	live = forking.frozen ? fork_live_bytes() : 0;
+	if (forking.frozen && !live)
 		return;
+	if (live && wants_private(live)) {
+		lock_thaw();
+		if (make_private()) {
+			stat_add(STAT_FORK_PRIVATE, 1);
+			return;
+		}
+		forking.frozen = lock_freeze();
+	}
 	forking.copy = true;
 	if (sys_call(SYS_pipe2, (long)forking.pipe, O_CLOEXEC, 0, 0, 0, 0) < 0)
 		forking.pipe[0] = forking.pipe[1] = -1;

@@ -45,7 +45,7 @@ static long create(unsigned int huge)
  * the program believes its own: whoever is to have it is given the descriptor. */
 static long finish(struct memfile *f, size_t len)
 {
-	struct stat st;
+	struct stat st = { 0 };
 	long ret = sys_call(SYS_ftruncate, f->fd, (long)len, 0, 0, 0, 0);
 
 	if (ret == 0)

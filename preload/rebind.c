@@ -58,6 +58,7 @@ struct object {
 };
 
 /* Addresses in the dynamic section are relocated by ld.so, but not of the vdso. */
+/* cppcheck-suppress unknownMacro */
 static const void *address(const struct object *o, ElfW(Addr) value)
 {
 	return (const void *)(value < o->base ? o->base + value : value);

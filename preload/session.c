@@ -100,7 +100,7 @@ void session_note_reply(struct session *s, const struct wire_reply *reply)
 static void drain(struct session *s)
 {
 	struct wire_reply reply;
-	int ret;
+	int ret = -ETIMEDOUT;
 
 	while (s->live && (ret = talk_read_reply(s->fd, 0, &reply)) == 0)
 		session_note_reply(s, &reply);

@@ -163,7 +163,8 @@ static void what_was_moved_behind_our_back_lives_on(void **state)
 
 	(void)state;
 	memset(p, 7, 4 * PAGE);
-	q = (char *)syscall(SYS_mremap, p, 4 * PAGE, 4 * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+	q = (char *)syscall(SYS_mremap, p, 4 * PAGE, 4 * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP,
+			    NULL);
 	assert_ptr_not_equal(q, MAP_FAILED);
 	assert_int_equal(mapping_unmap(p, 4 * PAGE), 0);
 	assert_true(blocks_lock_within(1000));
