@@ -45,14 +45,17 @@ void account_refund(struct account *a, uint64_t bytes)
 	}
 }
 
+/* The credit of one that has asked for nothing for long. */
+#define PACE_FULL ((long long)PACE_BURST * PACE_MS)
+
 static void earn(struct pace *p, long long now)
 {
 	if (!p->begun)
-		p->credit = PACE_BURST * PACE_MS;
+		p->credit = PACE_FULL;
 	else
 		p->credit += now - p->at;
-	if (p->credit > PACE_BURST * PACE_MS)
-		p->credit = PACE_BURST * PACE_MS;
+	if (p->credit > PACE_FULL)
+		p->credit = PACE_FULL;
 	p->at = now;
 	p->begun = true;
 }
@@ -103,5 +106,5 @@ bool account_is_idle(struct account *a, long long now)
 	if (!a->paced || !a->pace.begun)
 		return true;
 	earn(&a->pace, now);
-	return a->pace.credit == PACE_BURST * PACE_MS;
+	return a->pace.credit == PACE_FULL;
 }
