@@ -113,7 +113,7 @@ static bool hear(int sock, struct outcome *ret)
 	return understood;
 }
 
-static struct outcome feed(const struct keeper *k, int sock, pid_t pid)
+static void feed(const struct keeper *k, int sock, pid_t pid, struct outcome *ret)
 {
 	struct pollfd gone = { .events = POLLIN };
 	struct timeval patience = { .tv_sec = k->start->times.rehearsal / 1000 + 1 };
@@ -127,11 +127,12 @@ static struct outcome feed(const struct keeper *k, int sock, pid_t pid)
 	if (gone.fd < 0 || poll(&gone, 1, k->start->times.rehearsal) == 0) {
 		kill(pid, SIGKILL);
 		waitpid(pid, &status, 0);
-		return (struct outcome){ -ETIMEDOUT, WIRE_PROGRAM_SLOW };
+		*ret = (struct outcome){ -ETIMEDOUT, WIRE_PROGRAM_SLOW };
+		return;
 	}
 	waitpid(pid, &status, 0);
 	understood = hear(sock, &missing);
-	return missing.status ? missing : explain(status, understood);
+	*ret = missing.status ? missing : explain(status, understood);
 }
 
 static void become_program(const struct keeper *k, int sock)
@@ -161,7 +162,7 @@ static void look_after(const struct keeper *k, int to_keeper)
 	}
 	if (pid > 0) {
 		close(socks[1]);
-		o = feed(k, socks[0], pid);
+		feed(k, socks[0], pid, &o);
 	}
 	r.outcome.status = o.status;
 	r.outcome.reason = o.reason;
