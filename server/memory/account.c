@@ -99,6 +99,12 @@ void account_give_file(struct account *a)
 		account_top(a)->files--;
 }
 
+void account_inherit_file(struct account *a)
+{
+	if (a)
+		account_top(a)->files++;
+}
+
 bool account_is_idle(struct account *a, long long now)
 {
 	if (a->bytes || a->slices || a->files)

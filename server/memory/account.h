@@ -51,6 +51,8 @@ bool account_take_turn(struct account *a, unsigned int nr, long long now);
 /* One more file, which costs a descriptor here and one in the keeper.  False: too many. */
 bool account_take_file(struct account *a);
 void account_give_file(struct account *a);
+/* One that is there already, whatever the limit is. */
+void account_inherit_file(struct account *a);
 /* The one that pays for files. */
 struct account *account_top(struct account *a);
 

@@ -285,6 +285,32 @@ static struct use *next_to_answer(const struct file *file)
 	return use;
 }
 
+/*
+ * No use of @file by @gone may be left: what it paid for is paid by somebody else who
+ * wants it, or by its user until it is gone.  @gone may be freed after that, whereas the
+ * file is here until the driver has given its memory back.
+ */
+static void pass_on_charges(struct file *file, const struct account *gone)
+{
+	struct account *heir = NULL;
+
+	for (const struct use *use = file->uses; use; use = use->next) {
+		if (use->account == gone)
+			return;
+		if (use->account && !heir)
+			heir = use->account;
+	}
+	for (struct slice *s = file->slices; s; s = s->next)
+		if (s->account == gone)
+			slice_set_account(s, heir ? heir : gone->parent);
+	/* An attachment's: one with a user never pays for files itself. */
+	if (file->account == gone) {
+		account_give_file(file->account);
+		file->account = account_top(heir);
+		account_inherit_file(file->account);
+	}
+}
+
 void buffers_settle(struct buffers *b, struct file *file)
 {
 	struct use *use;
@@ -295,8 +321,11 @@ void buffers_settle(struct buffers *b, struct file *file)
 		int status = judge_use(file, use, &reason);
 
 		use->answered = true;
-		if (status)
+		if (status) {
 			free_use(b, file, use);
+			if (was.account)
+				pass_on_charges(file, was.account);
+		}
 		(was.answer ? was.answer : b->answer)(was.answer ? was.answer_arg : b->answer_arg,
 						      was.client, was.seq, status, reason,
 						      was.number);
@@ -354,22 +383,6 @@ int buffers_add(struct buffers *b, const struct buffer_request *req, enum wire_r
 }
 
 /* ---- the end of uses ---- */
-
-/* What @gone paid for is paid by somebody else who wants it, or by its user until it is gone. */
-static void pass_on_charges(const struct file *file, const struct account *gone)
-{
-	struct account *heir = NULL;
-
-	for (const struct use *use = file->uses; use; use = use->next) {
-		if (use->account == gone)
-			return;
-		if (use->account && !heir)
-			heir = use->account;
-	}
-	for (struct slice *s = file->slices; s; s = s->next)
-		if (s->account == gone)
-			slice_set_account(s, heir ? heir : gone->parent);
-}
 
 static void uses_ended(struct buffers *b, struct file *file, const struct account *account)
 {

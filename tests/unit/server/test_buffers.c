@@ -700,6 +700,37 @@ static void only_so_many_files_are_taken(void **state)
 		close(fds[i]);
 }
 
+/* One without a user ends with its client, while the driver has the memory still. */
+static void what_has_ended_pays_for_no_file(void **state)
+{
+	struct account *ends = malloc(sizeof(*ends));
+	struct buffer_request req = {
+		.fd = memfd, .len = LEN, .client = &one, .account = ends, .seq = 1,
+	};
+
+	(void)state;
+	*ends = fresh_account();
+	assert_int_equal(wait_for(buffers_add(&b, &req, &reason)), 0);
+	driver_works();
+	assert_int_equal(ends->files, 1);
+	/* Somebody else who wants it pays, */
+	assert_int_equal(add(&two, 2, 0), 0);
+	driver_works();
+	buffers_forget_client(&b, &one);
+	assert_int_equal(ends->files, 0);
+	assert_int_equal(ends->bytes, 0);
+	assert_int_equal(other_account.files, 1);
+	assert_int_equal(other_account.bytes, LEN);
+	free(ends);
+	/* or nobody. */
+	buffers_forget_client(&b, &two);
+	assert_int_equal(b.nr_files, 1);
+	assert_int_equal(other_account.files, 0);
+	driver_works();
+	assert_int_equal(b.nr_files, 0);
+	assert_int_equal(other_account.files, 0);
+}
+
 static void a_user_has_a_rate(void **state)
 {
 	(void)state;
@@ -937,6 +968,7 @@ int main(void)
 		T(little_memory_is_kept_for_a_while),
 		T(memory_is_not_kept_for_long),
 		T(only_so_many_files_are_taken),
+		T(what_has_ended_pays_for_no_file),
 		T(a_user_has_a_rate),
 		T(live_slices_are_published_before_the_device_resumes),
 		T(what_nobody_wants_is_unregistered_after_a_while),
