@@ -20,6 +20,7 @@
 #include "common/log.h"
 #include "server/closer.h"
 #include "server/listener.h"
+#include "server/memory/guard.h"
 #include "server/worker.h"
 
 #define CLIENTS 6
@@ -355,6 +356,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!made) {
 		log_init("fuzz", LOG_ERROR);
 		made = mkdtemp(directory) != NULL;
+		/* Opened once for the process, and kept. */
+		guard_open();
+		if (worker_fd() < 0)
+			abort();
 	}
 	before = open_descriptors();
 	input = data;
