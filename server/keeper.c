@@ -210,6 +210,11 @@ static bool read_message(struct keeper *k)
 		close(k->sock);
 		k->sock = -1;
 		k->stale |= got < 0 || !dies(k);
+		/* It would serve and nobody would ever hear of it. */
+		if (k->stale && !k->live) {
+			log_line(LOG_ERROR, "the server does not reach its keeper: it is stopped");
+			signal_server(k, SIGTERM);
+		}
 		return false;
 	}
 	switch (m.op) {
