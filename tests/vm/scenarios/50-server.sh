@@ -82,8 +82,8 @@ wait_for dead
 "$UBLKZC" del -n "$ID"
 wait_for gone
 
-# --shm-file: memory that clients map themselves
-truncate -s 16M /dev/shm/pool
+# --shm-file: memory that clients map themselves, and that exists
+head -c 16M /dev/zero >/dev/shm/pool
 start_file 64M --shm-file /dev/shm/pool
 measure_share run_fio --name=t --filename="$DEVICE" --direct=1 --rw=randwrite --bs=64k --size=16m \
     --ioengine=libaio --iodepth=4 --mem=mmapshared:/dev/shm/pool --verify=crc32c
