@@ -14,6 +14,14 @@
 
 #include "arena.h"
 
+/* The function compares the address that is its first argument, and reads nothing there:
+ * glibc says so of mlock(), and a compiler that believes it warns of what we call. */
+#if defined(__has_attribute) && __has_attribute(access)
+#define ADDRESS_ONLY __attribute__((access(none, 1)))
+#else
+#define ADDRESS_ONLY
+#endif
+
 /* What a program asks of mmap; @flags with MAP_PRIVATE|MAP_ANONYMOUS. */
 struct region_wish {
 	void *addr;
@@ -24,7 +32,7 @@ struct region_wish {
 
 /* Does the range meet a region, or blocks?  No lock; exact for memory that the
  * caller may rightly name. */
-bool regions_touch(const void *addr, size_t len);
+ADDRESS_ONLY bool regions_touch(const void *addr, size_t len);
 
 /* A new region mapped as wished; NULL when that cannot be had.  Lock held. */
 struct arena *region_new(const struct region_wish *wish);
