@@ -275,7 +275,7 @@ static void storage_ends_one(void)
 }
 
 /* The device is stopped: also while the storage is still at it. */
-static void stop(void)
+static void stop_queue(void)
 {
 	t.stopping = true;
 	for (unsigned int tag = 0; tag < DEPTH; tag++) {
@@ -294,7 +294,7 @@ static void wait_for_something(void)
 			if (t.fetched[tag] && rand() % 2)
 				hand_out(tag);
 	} else if (!t.stopping) {
-		stop();
+		stop_queue();
 	}
 	if (t.nr_queued && (t.stopping || rand() % 2))
 		storage_ends_one();
