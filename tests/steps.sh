@@ -6,13 +6,14 @@
 #                           when it has ended
 #   all_done                waits for those
 #   skip WHAT REASON        counts as a skip, not as a pass
-#   verdict                 all_done, the closing line, and its status
+#   verdict                 all_done, what failed and what it said of that, the closing line, and
+#                           its status
 #
 # A command that exits with 77 has skipped itself; the last line it printed is the reason.
 # JOBS: a guest has two processors and does not always use both, a build takes what it
-# gets: as many at once as there are processors and half as many again fit, but two at least.
+# gets: three things at once on four processors, but two at least.
 JOBS=${JOBS:-$(($(nproc) * 3 / 4 > 2 ? $(nproc) * 3 / 4 : 2))}
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 said=''
 steps_logs=$(mktemp -d)
 declare -A step_what=() step_since=()
 trap 'stop_steps' EXIT
@@ -27,7 +28,14 @@ stop_steps() {
     rm -rf "$steps_logs"
 }
 
-count() { # STATUS, WHAT, SECONDS, LAST LINE
+# Of a long log, the lines that a reader who sees only the end of it wants.
+what_failed() { # WHAT, SECONDS, LOG
+    echo "=== FAILED: $1 ($2 s)"
+    grep -anE 'FAILED|\*\*\*|^failed on |ERROR|error:|unexplained' "$3" | tail -n 12 | cut -c1-300
+    tail -n 3 "$3" | cut -c1-300
+}
+
+count() { # STATUS, WHAT, SECONDS, LOG
     case $1 in
     0)
         passed=$((passed + 1))
@@ -35,10 +43,11 @@ count() { # STATUS, WHAT, SECONDS, LAST LINE
         ;;
     77)
         skipped=$((skipped + 1))
-        echo "=== skipped: $2: $4"
+        echo "=== skipped: $2: $(tail -n 1 "$4")"
         ;;
     *)
         failed=$((failed + 1))
+        said+=$(what_failed "$2" "$3" "$4")$'\n'
         echo "=== FAILED: $2 ($3 s)"
         ;;
     esac
@@ -51,7 +60,7 @@ step() {
     echo "=== $what"
     "$@" 2>&1 </dev/null | tee "$steps_logs/step"
     status=${PIPESTATUS[0]}
-    count "$status" "$what" $((SECONDS - since)) "$(tail -n 1 "$steps_logs/step")"
+    count "$status" "$what" $((SECONDS - since)) "$steps_logs/step"
     return "$status"
 }
 
@@ -61,8 +70,7 @@ one_ends() {
     echo
     echo "=== ${step_what[$pid]}"
     cat "$steps_logs/$pid"
-    count "$status" "${step_what[$pid]}" $((SECONDS - step_since[$pid])) \
-        "$(tail -n 1 "$steps_logs/$pid")"
+    count "$status" "${step_what[$pid]}" $((SECONDS - step_since[$pid])) "$steps_logs/$pid"
     unset "step_what[$pid]" "step_since[$pid]"
 }
 
@@ -86,6 +94,7 @@ skip() {
 verdict() {
     all_done
     echo
+    printf '%s' "$said"
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]
 }
