@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/listener.h"
+#include "server/session/listener.h"
 
 #define MIB (1UL << 20)
 #define PINGS_MAX 100000

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server/sizes.h"
+#include "server/targets/targets.h"
+#include "sizes.h"
 
 #define NULL_SIZE_DEFAULT (250ULL << 30)
 

@@ -3,8 +3,8 @@
 #ifndef UBLKZC_SERVER_CLI_ADD_OPTIONS_H
 #define UBLKZC_SERVER_CLI_ADD_OPTIONS_H
 
+#include "server/device/options.h"
 #include "command.h"
-#include "server/options.h"
 
 #define NR_ADD_FLAGS 21U
 extern const struct flag add_flags[NR_ADD_FLAGS];

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/sizes.h"
 #include "command.h"
+#include "sizes.h"
 
 int device_parse(const char *text, unsigned int *ret)
 {

@@ -21,13 +21,13 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/arguments.h"
-#include "server/device.h"
-#include "server/keeper.h"
-#include "server/reclaim.h"
-#include "server/sizes.h"
-#include "server/state.h"
+#include "server/device/device.h"
+#include "server/life/arguments.h"
+#include "server/life/keeper.h"
+#include "server/life/reclaim.h"
+#include "server/life/state.h"
 #include "add_options.h"
+#include "sizes.h"
 #include "verbs.h"
 
 #define ADD_PATIENCE_MS 30000

@@ -13,12 +13,12 @@
 #include "common/blkdev.h"
 #include "common/log.h"
 #include "common/wire.h"
-#include "server/admin.h"
+#include "server/life/state.h"
 #include "server/memory/maps.h"
-#include "server/sizes.h"
-#include "server/state.h"
+#include "admin.h"
 #include "command.h"
 #include "output.h"
+#include "sizes.h"
 #include "verbs.h"
 
 #define DEVICES_MAX 64

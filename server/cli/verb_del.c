@@ -16,11 +16,11 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/admin.h"
-#include "server/ctrl.h"
-#include "server/holders.h"
-#include "server/lock.h"
-#include "server/state.h"
+#include "server/device/ctrl.h"
+#include "server/life/holders.h"
+#include "server/life/lock.h"
+#include "server/life/state.h"
+#include "admin.h"
 #include "command.h"
 #include "verbs.h"
 

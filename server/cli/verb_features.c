@@ -6,8 +6,8 @@
 #include <sys/utsname.h>
 
 #include "common/log.h"
-#include "server/ctrl.h"
-#include "server/features.h"
+#include "server/device/ctrl.h"
+#include "server/device/features.h"
 #include "command.h"
 #include "output.h"
 #include "verbs.h"

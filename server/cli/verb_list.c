@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "common/log.h"
-#include "server/state.h"
+#include "server/life/state.h"
 #include "command.h"
 #include "output.h"
 #include "verbs.h"

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 
 #include "common/log.h"
-#include "server/admin.h"
-#include "server/sizes.h"
+#include "admin.h"
 #include "command.h"
+#include "sizes.h"
 #include "verbs.h"
 
 static int grow(unsigned int device, uint64_t size)

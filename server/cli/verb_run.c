@@ -15,7 +15,7 @@
 
 #include "common/log.h"
 #include "common/report.h"
-#include "server/state.h"
+#include "server/life/state.h"
 #include "command.h"
 #include "output.h"
 #include "run_program.h"

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/admin.h"
-#include "server/state.h"
+#include "server/life/state.h"
+#include "admin.h"
 #include "command.h"
 #include "verbs.h"
 

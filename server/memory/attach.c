@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/worker.h"
+#include "server/life/worker.h"
 
 struct process {
 	pid_t pid;

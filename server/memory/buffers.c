@@ -11,11 +11,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "buffers_internal.h"
 #include "common/log.h"
+#include "server/life/closer.h"
+#include "server/life/worker.h"
+#include "buffers_internal.h"
 #include "resident.h"
-#include "server/closer.h"
-#include "server/worker.h"
 
 /* Between looks at a file whose owner asks for them: ms. */
 #define HINT_MS 50

@@ -31,11 +31,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "account.h"
 #include "common/uapi.h"
 #include "common/wire.h"
+#include "server/life/vault.h"
+#include "account.h"
 #include "registry.h"
-#include "server/vault.h"
 
 /* Registrations of a device: each is a mapping, and a process has 65530 at most. */
 #define BUFFERS_SLICES_MAX 16384U

@@ -16,10 +16,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "buffers_internal.h"
 #include "common/log.h"
+#include "server/life/worker.h"
+#include "buffers_internal.h"
 #include "resident.h"
-#include "server/worker.h"
 
 #define SHORT_SLICE (2ULL << 20)  /* bytes; always joined to what comes beside it */
 #define SLICE_BYTES_MAX (1ULL << 30)

@@ -9,9 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/life/worker.h"
 #include "maps.h"
 #include "memory_fs.h"
-#include "server/worker.h"
 
 /* ---- looking, on any thread ---- */
 

@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "buffers_internal.h"
 #include "common/log.h"
+#include "server/life/fault.h"
+#include "buffers_internal.h"
 #include "guard.h"
-#include "server/fault.h"
 
 /* More at once make some drivers read the wrong command. */
 #define UNREGISTERING_MAX 16

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fault.c - die at a named moment (server/fault.h).
+ * fault.c - die at a named moment (server/life/fault.h).
  *
  * UBLKZC_FAULT=NAME:FILE: the first server that comes to the moment NAME while FILE
  * exists removes it and is killed.  A number in FILE: only that many ms after it came there
  * first.  Only in ublkzc-faults.
  */
-#include "server/fault.h"
+#include "server/life/fault.h"
 
 #include <signal.h>
 #include <stdbool.h>

@@ -18,10 +18,10 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/closer.h"
-#include "server/listener.h"
+#include "server/life/closer.h"
+#include "server/life/worker.h"
 #include "server/memory/guard.h"
-#include "server/worker.h"
+#include "server/session/listener.h"
 
 #define CLIENTS 6
 #define PAGE 4096U

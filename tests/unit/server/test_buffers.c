@@ -9,9 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/life/worker.h"
 #include "server/memory/buffers.h"
 #include "server/memory/guard.h"
-#include "server/worker.h"
 #include "tests/unit/cmocka_all.h"
 
 #define PAGE 4096ULL

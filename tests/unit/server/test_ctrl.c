@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fake_ring.h"
-#include "server/ctrl.h"
+#include "server/device/ctrl.h"
 #include "tests/unit/cmocka_all.h"
+#include "fake_ring.h"
 
 #define MOST 16U
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test_features.c - which driver answers, in words. */
-#include "server/features.h"
+#include "server/device/features.h"
 #include "tests/unit/cmocka_all.h"
 
 static void assert_described(const char *version, const char *release, const char *expected)

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/device_internal.h"
-#include "server/listener_internal.h"
+#include "server/device/device_internal.h"
+#include "server/session/listener_internal.h"
 #include "tests/unit/cmocka_all.h"
 
 static struct registry registry;

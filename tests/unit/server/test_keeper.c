@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/keeper.h"
+#include "server/life/keeper.h"
 #include "tests/unit/cmocka_all.h"
 
 static char diary[64];

@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/closer.h"
-#include "server/listener_internal.h"
-#include "server/worker.h"
+#include "server/life/closer.h"
+#include "server/life/worker.h"
+#include "server/session/listener_internal.h"
 #include "tests/unit/cmocka_all.h"
 
 static struct registry registry;

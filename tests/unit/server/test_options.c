@@ -4,6 +4,7 @@
 
 #include "common/log.h"
 #include "server/cli/add_options.h"
+#include "server/targets/targets.h"
 #include "tests/unit/cmocka_all.h"
 
 static const struct command add = { .name = "add", .operands = "[PATH]", ADD_FLAGS };

@@ -11,9 +11,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fake_ring.h"
-#include "server/queue.h"
+#include "server/queue/queue.h"
 #include "tests/unit/cmocka_all.h"
+#include "fake_ring.h"
 
 #define DEPTH 8U
 #define MAX_IO (64U << 10)

@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/life/worker.h"
 #include "server/memory/buffers.h"
-#include "server/worker.h"
 #include "tests/unit/cmocka_all.h"
 
 #define PAGE 4096ULL

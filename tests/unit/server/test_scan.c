@@ -12,11 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "server/life/worker.h"
 #include "server/memory/attach.h"
 #include "server/memory/maps.h"
 #include "server/memory/memory_fs.h"
 #include "server/memory/scan.h"
-#include "server/worker.h"
 #include "tests/unit/cmocka_all.h"
 
 #define MIB (1UL << 20)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdlib.h>
 
-#include "server/segments.h"
+#include "server/queue/segments.h"
 #include "tests/unit/cmocka_all.h"
 
 #define PAGE 4096U

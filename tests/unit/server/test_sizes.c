@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 
-#include "server/sizes.h"
+#include "server/cli/sizes.h"
 #include "tests/unit/cmocka_all.h"
 
 static void sizes(void **state)

@@ -13,8 +13,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "server/queue.h"
-#include "server/target_file.h"
+#include "server/queue/queue.h"
+#include "server/targets/target_file.h"
 #include "tests/unit/cmocka_all.h"
 
 #define FILE_SIZE (1U << 20)

@@ -19,7 +19,7 @@
 
 #include "common/log.h"
 #include "common/wire.h"
-#include "server/keeper.h"
+#include "server/life/keeper.h"
 #include "tests/unit/cmocka_all.h"
 
 static char dir[64];

@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "server/ctrl.h"
+#include "server/device/ctrl.h"
 
 #define ABI_DEPTH 16U
 #define ABI_DEVICE_BYTES (64ULL << 20)

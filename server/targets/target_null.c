@@ -3,8 +3,9 @@
  * target_null.c - does nothing, at once: the benchmark's ceiling and the
  * smallest target there is.  Reads leave a matched buffer as it was.
  */
-#include "queue.h"
-#include "target.h"
+#include "server/queue/queue.h"
+#include "server/queue/target.h"
+#include "targets.h"
 
 static int null_open(struct target *target)
 {

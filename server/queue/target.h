@@ -4,7 +4,7 @@
  *
  * A target turns one block request into I/O on its own storage.  The core
  * owns the device, the ring and the request; the target owns what hangs off
- * target->priv.  One file per target: server/target_<name>.c.
+ * target->priv.  One file per target: targets/target_<name>.c.
  *
  * Units are bytes; sectors stop in request.c.  Functions return 0 or a
  * negative errno and do not log, open() excepted: what is wrong with a path
@@ -71,14 +71,5 @@ struct target {
 	int fd;
 	void *priv; /* owned by ops */
 };
-
-extern const struct target_ops target_null;
-extern const struct target_ops target_mem;
-extern const struct target_ops target_file;
-
-/* NULL-terminated, in the order of --help. */
-extern const struct target_ops *const targets[];
-
-const struct target_ops *target_find(const char *name); /* NULL: no such target */
 
 #endif

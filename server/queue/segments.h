@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 
 #include "common/uapi.h"
-#include "memory/registry.h"
+#include "server/memory/registry.h"
 
 /* One for each tag.  The driver writes the list before it hands the request over. */
 struct segments {

@@ -21,8 +21,9 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/life/fault.h"
+#include "server/targets/targets.h"
 #include "device_internal.h"
-#include "fault.h"
 
 /* The driver notices the death of a server when its last request is handed back. */
 #define QUIESCE_DEADLINE_MS 60000

@@ -17,9 +17,9 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/life/fault.h"
+#include "server/life/privileges.h"
 #include "device_internal.h"
-#include "fault.h"
-#include "privileges.h"
 
 /* ---- setting up ---- */
 

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "target.h"
+#include "server/queue/target.h"
 
 /*
  * Open target->path for this server alone, or go on with target->fd, and fill in the rest.

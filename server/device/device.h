@@ -5,8 +5,8 @@
 #ifndef UBLKZC_SERVER_DEVICE_H
 #define UBLKZC_SERVER_DEVICE_H
 
+#include "server/life/vault.h"
 #include "options.h"
-#include "vault.h"
 
 /*
  * Create the device, serve it until SIGTERM or SIGINT (or until somebody else

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "holders.h"
+#include "server/life/holders.h"
 
 /* What direct I/O needs where the kernel does not say (before 6.1, or on tmpfs). */
 #define DIRECT_ALIGN_DEFAULT 4096U

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* targets.c - the list of targets: a new one is one file and one line here. */
-#include "target.h"
+#include "targets.h"
 
 #include <string.h>
 

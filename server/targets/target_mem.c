@@ -12,8 +12,9 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "target.h"
+#include "server/queue/target.h"
 #include "target_file.h"
+#include "targets.h"
 
 static int mem_open(struct target *target)
 {

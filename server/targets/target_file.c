@@ -15,9 +15,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "server/queue/queue.h"
+#include "server/queue/target.h"
 #include "backing.h"
-#include "queue.h"
-#include "target.h"
+#include "targets.h"
 
 #define ZERO_PIECE (256U << 10) /* bytes */
 

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "privileges.h"
+#include "server/life/privileges.h"
 #include "request.h"
 
 /* user_data: what completed, and for which tag */

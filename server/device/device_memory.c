@@ -10,8 +10,8 @@
 
 #include "common/log.h"
 #include "common/wire.h"
+#include "server/memory/guard.h"
 #include "device_internal.h"
-#include "memory/guard.h"
 
 /* For which small memory stays registered when nobody wants it. */
 #define LINGER_MS 2000

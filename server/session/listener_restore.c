@@ -9,8 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "closer.h"
 #include "common/log.h"
+#include "server/life/closer.h"
 #include "listener_internal.h"
 
 void listener_note(struct listener *l, struct client *c, int fd)

@@ -16,8 +16,8 @@
 
 #include <stdint.h>
 
-#include "memory/attach.h"
-#include "memory/buffers.h"
+#include "server/memory/attach.h"
+#include "server/memory/buffers.h"
 
 /*
  * Limits; all can be set by options of ublkzc add.  Those of a user are for all its

@@ -4,7 +4,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include "closer.h"
+#include "server/life/closer.h"
 #include "listener_internal.h"
 
 static void legacy_reply(struct client *c, int32_t index)

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/life/fault.h"
 #include "device_internal.h"
-#include "fault.h"
 
 static long long now_ms(void)
 {

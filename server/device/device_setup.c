@@ -10,10 +10,10 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/life/lock.h"
+#include "server/life/privileges.h"
+#include "server/life/reclaim.h"
 #include "device_internal.h"
-#include "lock.h"
-#include "privileges.h"
-#include "reclaim.h"
 
 int device_open_target(struct device *d)
 {

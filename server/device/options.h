@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "target.h"
+#include "server/queue/target.h"
 
 #define OPTIONS_SHM_FILES_MAX 16
 #define OPTIONS_DEPTH_MAX 4096 /* UBLK_MAX_QUEUE_DEPTH */

@@ -3,16 +3,16 @@
 #ifndef UBLKZC_SERVER_DEVICE_INTERNAL_H
 #define UBLKZC_SERVER_DEVICE_INTERNAL_H
 
-#include "memory/buffers.h"
+#include "server/life/state.h"
+#include "server/life/vault.h"
+#include "server/memory/buffers.h"
+#include "server/memory/registry.h"
+#include "server/queue/queue.h"
+#include "server/queue/target.h"
+#include "server/session/listener.h"
 #include "ctrl.h"
 #include "device.h"
 #include "handover.h"
-#include "listener.h"
-#include "queue.h"
-#include "memory/registry.h"
-#include "state.h"
-#include "target.h"
-#include "vault.h"
 
 struct device {
 	const struct options *options;

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "peer.h"
+#include "server/session/peer.h"
 
 int admin_connect(unsigned int device)
 {

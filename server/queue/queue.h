@@ -16,9 +16,9 @@
 #include <stdint.h>
 
 #include "common/uapi.h"
-#include "memory/registry.h"
+#include "server/life/state.h"
+#include "server/memory/registry.h"
 #include "segments.h"
-#include "state.h"
 #include "target.h"
 
 enum request_op { REQ_READ, REQ_WRITE, REQ_FLUSH, REQ_DISCARD, REQ_WRITE_ZEROES };

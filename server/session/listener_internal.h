@@ -6,8 +6,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "server/memory/scan.h"
 #include "listener.h"
-#include "memory/scan.h"
 
 struct client {
 	struct client *next;

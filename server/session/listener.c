@@ -21,13 +21,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "closer.h"
 #include "common/log.h"
-#include "fault.h"
+#include "server/life/closer.h"
+#include "server/life/fault.h"
+#include "server/life/state.h"
+#include "server/life/worker.h"
 #include "listener_internal.h"
 #include "peer.h"
-#include "state.h"
-#include "worker.h"
 
 #define EVENTS_MAX 64
 

@@ -3,8 +3,8 @@
 #ifndef UBLKZC_SERVER_TARGET_FILE_H
 #define UBLKZC_SERVER_TARGET_FILE_H
 
-#include "queue.h"
-#include "target.h"
+#include "server/queue/queue.h"
+#include "server/queue/target.h"
 
 void target_file_submit(struct queue *q, struct request *rq);
 void target_file_cqe(struct queue *q, struct request *rq, int res);
