@@ -29,6 +29,18 @@
 #define HIDDEN __attribute__((visibility("hidden")))
 #define RARELY __attribute__((noinline, cold))
 
+/* A return that is a jump: before it had the attribute, GCC made it one if it optimised. */
+#if defined(__has_attribute) && __has_attribute(musttail)
+#define JUMP __attribute__((musttail))
+#define COMPILER_JUMPS 1
+#elif defined(__OPTIMIZE__)
+#define JUMP
+#define COMPILER_JUMPS 1
+#else
+#define JUMP
+#define COMPILER_JUMPS 0
+#endif
+
 /* Alignment and size from which on an aligned allocation looks like direct I/O. */
 #define CAPTURE_ALIGN_MIN 512
 #define CAPTURE_SIZE_MIN 512
@@ -102,14 +114,37 @@ static void *tier_calloc(size_t nr, size_t size)
 	return p ? p : next.calloc(nr, size);
 }
 
+/*
+ * What dlopen brings has references too.  Who has opened a library asks for something of
+ * it, and is prepared to wait for ld.so's locks; an mmap or open is not, and they may be
+ * held by a thread that was stopped.  ld.so looks at who calls it, so these are jumps.
+ */
+static void *noticing_dlopen(const char *name, int flags)
+{
+	rebind_expect();
+	JUMP return next.dlopen(name, flags);
+}
+
+static void *noticing_dlsym(void *handle, const char *symbol)
+{
+	rebind_new();
+	JUMP return next.dlsym(handle, symbol);
+}
+
 static struct rebind references[] = { { "malloc", NULL, (void *)tier_malloc },
 				      { "calloc", NULL, (void *)tier_calloc },
+				      { "dlopen", NULL, (void *)noticing_dlopen },
+				      { "dlsym", NULL, (void *)noticing_dlsym },
 				      { 0 } };
 
 void alloc_wrappers_take_malloc(void)
 {
 	references[0].from = (void *)next.malloc;
 	references[1].from = (void *)next.calloc;
+	references[2].from = (void *)next.dlopen;
+	references[3].from = (void *)next.dlsym;
+	if (!COMPILER_JUMPS)
+		references[2].symbol = NULL;
 	rebind_start(references);
 }
 
@@ -145,24 +180,21 @@ EXPORT void cfree(void *p)
 	free(p);
 }
 
+/* To say the size is a courtesy: free() does for any memory, and glibc before 2.43 has
+ * nothing else to give it to. */
 EXPORT void free_sized(void *p, size_t size);
 EXPORT void free_sized(void *p, size_t size)
 {
-	next_resolve_sized();
-	if (!arena_owns(p) && next.free_sized)
-		next.free_sized(p, size);
-	else
-		free(p);
+	(void)size;
+	free(p);
 }
 
 EXPORT void free_aligned_sized(void *p, size_t align, size_t size);
 EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
 {
-	next_resolve_sized();
-	if (!arena_owns(p) && next.free_aligned_sized)
-		next.free_aligned_sized(p, align, size);
-	else
-		free(p);
+	(void)align;
+	(void)size;
+	free(p);
 }
 
 /* ---- realloc ---- */

@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "next.h"
-#include "rebind.h"
 #include "shim.h"
 #include "stats.h"
 #include "watch.h"
@@ -29,7 +28,6 @@
 
 static int watched(const char *path, int fd, int flags)
 {
-	rebind_new();
 	/* With O_PATH it is no access to the file, and the other flags mean nothing. */
 	if (fd < 0 || (flags & O_PATH) || !shim.watch)
 		return fd;

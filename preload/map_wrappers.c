@@ -19,7 +19,6 @@
 #include "blocks.h"
 #include "mappings.h"
 #include "next.h"
-#include "rebind.h"
 #include "regions.h"
 #include "session.h"
 #include "shared.h"
@@ -74,7 +73,6 @@ EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 	int saved = errno;
 	void *p = NULL;
 
-	rebind_new();
 	if (mapping_wanted(len, prot, flags))
 		p = mapping_new(addr, len, prot, flags);
 	else if (mapping_would_be_wanted(len, prot, flags))

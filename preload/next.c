@@ -55,6 +55,8 @@ static void resolve(void)
 	RESOLVE(open64_2, "__open64_2");
 	RESOLVE(openat_2, "__openat_2");
 	RESOLVE(openat64_2, "__openat64_2");
+	RESOLVE(dlopen, "dlopen");
+	RESOLVE(dlsym, "dlsym");
 	RESOLVE(fcntl, "fcntl");
 	RESOLVE(fcntl64, "fcntl64");
 	RESOLVE(mmap, "mmap");
@@ -76,17 +78,6 @@ static void resolve(void)
 	RESOLVE(prlimit, "prlimit");
 	RESOLVE(prlimit64, "prlimit64");
 	RESOLVE(prctl, "prctl");
-}
-
-/* Asking for what is not there makes dlsym allocate its complaint: only on demand. */
-void next_resolve_sized(void)
-{
-	static atomic_bool done;
-
-	if (atomic_exchange(&done, true))
-		return;
-	RESOLVE(free_sized, "free_sized");
-	RESOLVE(free_aligned_sized, "free_aligned_sized");
 }
 
 bool next_resolved(void)

@@ -27,8 +27,6 @@ struct next {
 	void *(*valloc)(size_t);
 	void *(*pvalloc)(size_t);
 	size_t (*malloc_usable_size)(void *);
-	void (*free_sized)(void *, size_t);		    /* glibc 2.43; may be NULL */
-	void (*free_aligned_sized)(void *, size_t, size_t); /* glibc 2.43; may be NULL */
 	int (*open)(const char *, int, ...);
 	int (*open64)(const char *, int, ...);
 	int (*openat)(int, const char *, int, ...);
@@ -37,6 +35,8 @@ struct next {
 	int (*open64_2)(const char *, int);
 	int (*openat_2)(int, const char *, int);
 	int (*openat64_2)(int, const char *, int);
+	void *(*dlopen)(const char *, int);
+	void *(*dlsym)(void *, const char *);
 	int (*fcntl)(int, int, ...);
 	int (*fcntl64)(int, int, ...);
 	void *(*mmap)(void *, size_t, int, int, int, off_t);
@@ -69,9 +69,6 @@ bool next_ready(void);
  * initialise themselves: resolving would allocate, and wait for them for ever.
  */
 bool next_resolved(void);
-
-/* free_sized and free_aligned_sized, which glibc has since 2.43; else NULL. */
-void next_resolve_sized(void);
 
 /* Hidden, so that it is reached without a detour over the global offset table. */
 extern struct next next __attribute__((visibility("hidden")));

@@ -43,6 +43,8 @@
 
 static const struct rebind *wanted;
 static atomic_ullong seen; /* objects ever loaded, as of the last look */
+/* Of this thread: what it opens is of interest to itself. */
+static _Thread_local bool expected __attribute__((tls_model("initial-exec")));
 static pid_t process;	   /* a child may have inherited ld.so's lock taken */
 
 /* An object, as far as we need it. */
@@ -225,17 +227,22 @@ void rebind_start(const struct rebind *list)
 	dl_iterate_phdr(look_at, &look);
 }
 
+void rebind_expect(void)
+{
+	expected = true;
+}
+
 void rebind_new(void)
 {
 	struct look look = { 0 };
 	unsigned long long nr;
 
-	if (!wanted || shim.sandboxed || process != sys_getpid())
+	if (!expected || !wanted || shim.sandboxed || process != sys_getpid())
 		return;
 	nr = nr_loaded();
-	if (nr == atomic_load_explicit(&seen, memory_order_relaxed))
-		return;
-	dl_iterate_phdr(look_at, &look);
+	if (nr != atomic_load_explicit(&seen, memory_order_relaxed))
+		dl_iterate_phdr(look_at, &look);
 	if (!look.again)
 		atomic_store_explicit(&seen, nr, memory_order_relaxed);
+	expected = look.again;
 }

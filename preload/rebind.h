@@ -26,7 +26,11 @@ struct rebind {
  * with an entry without a symbol. */
 void rebind_start(const struct rebind *list);
 
-/* What dlopen has loaded since.  Cheap if that is nothing; any thread. */
+/* This thread is about to load something. */
+void rebind_expect(void);
+
+/* What it has loaded, if it has.  Waits for ld.so's lock, so not for calls that
+ * would not do so without us. */
 void rebind_new(void);
 
 #endif

@@ -6,7 +6,9 @@
  * that are cancelled.  Nothing here asks for more than the C library gives:
  * malloc is never called by a handler that may have interrupted libc's own.
  */
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <link.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -334,7 +336,42 @@ static void *live_in_the_world(void *arg)
 	return arg;
 }
 
-static void stop_the_world(void)
+/* Holds ld.so's locks now and then, as whoever loads libraries or unwinds a stack does. */
+static int look_at_library(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	(void)size;
+	*(unsigned int *)arg += info->dlpi_phnum;
+	return 0;
+}
+
+static void *live_by_libraries(void *arg)
+{
+	while (!done) {
+		void *library = dlopen("libm.so.6", RTLD_NOW);
+		unsigned int nr = 0;
+
+		CHECK(library && dlsym(library, "cos"));
+		for (int i = 0; i < 20; i++)
+			dl_iterate_phdr(look_at_library, &nr);
+		CHECK(nr > 0);
+		dlclose(library);
+	}
+	return arg;
+}
+
+/* What a collector does while nobody else runs: system calls, and no allocation. */
+static void collect(unsigned int round)
+{
+	int fd;
+
+	map_some(round);
+	fd = open(file(), O_RDONLY | O_DIRECT);
+	if (fd >= 0)
+		close(fd);
+	map_some(round + 1);
+}
+
+static void stop_world_of(void *(*life)(void *))
 {
 	struct sigaction action = { .sa_handler = stop_handler, .sa_flags = SA_RESTART };
 	double end = seconds() + 4 * patience();
@@ -342,7 +379,7 @@ static void stop_the_world(void)
 
 	sem_init(&stopped, 0, 0);
 	CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
-	start_threads(threads, WORLD, live_in_the_world);
+	start_threads(threads, WORLD, life);
 	for (unsigned int round = 0; seconds() < end || round < 20; round++) {
 		go_on = false;
 		for (int i = 0; i < WORLD; i++)
@@ -350,8 +387,7 @@ static void stop_the_world(void)
 		for (int i = 0; i < WORLD; i++)
 			while (sem_wait(&stopped))
 				;
-		/* A collector's own memory, while nobody else runs. */
-		map_some(round);
+		collect(round);
 		go_on = true;
 		for (int i = 0; i < WORLD; i++)
 			while (sem_wait(&stopped))
@@ -359,6 +395,16 @@ static void stop_the_world(void)
 		usleep(1000 + round % 7 * 300);
 	}
 	join_threads(threads, WORLD);
+}
+
+static void stop_the_world(void)
+{
+	stop_world_of(live_in_the_world);
+}
+
+static void stop_the_loaders(void)
+{
+	stop_world_of(live_by_libraries);
 }
 
 /* ---- cancellation ---- */
@@ -431,6 +477,7 @@ const struct attack lock_attacks[] = {
 	{ "allocate-in-signal-handler", allocate_in_signal_handler, "and allocate, outside malloc" },
 	{ "open-in-signal-handler", open_in_signal_handler, "and open files" },
 	{ "stop-the-world", stop_the_world, "threads may be stopped anywhere" },
+	{ "stop-the-loaders", stop_the_loaders, "with the locks of ld.so, too" },
 	{ "cancelled-threads", cancelled_threads, "and cancelled" },
 	{ "first-allocations-together", first_allocations_together, "and begin at once" },
 	{ 0 },
