@@ -62,7 +62,6 @@ static int restore_slice(struct buffers *b, const struct vault_record *r)
 	if (ret)
 		return ret;
 	s->held_until = buffers_now(b) + HELD_MS;
-	file->review_at = s->held_until;
 	switch (r->buffer.state) {
 	case VAULT_LIVE:
 		s->state = s->view.base ? LIVE : RETIRING;

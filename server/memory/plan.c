@@ -438,8 +438,6 @@ static bool linger(const struct buffers *b, struct slice *s, long long now)
 		return false;
 	s->idle = true;
 	s->held_until = now + b->linger;
-	if (!s->file->review_at || s->file->review_at > s->held_until)
-		s->file->review_at = s->held_until;
 	return true;
 }
 
@@ -452,8 +450,11 @@ static void review_slice(struct buffers *b, struct slice *s, long long now)
 		s->idle = false;
 		return;
 	}
-	if (s->held_until > now || (!outdated && linger(b, s, now)))
+	if (s->held_until > now || (!outdated && linger(b, s, now))) {
+		if (!file->review_at || file->review_at > s->held_until)
+			file->review_at = s->held_until;
 		return;
+	}
 	slice_retire(b, s);
 	file->due = true; /* a part of it may still be wanted */
 	file->next_look = 0;
@@ -464,6 +465,8 @@ void buffers_review(struct buffers *b, struct file *file)
 	long long now = buffers_now(b);
 	struct slice *next;
 
+	/* Every slice that is held although nobody wants it has a review to come. */
+	file->review_at = 0;
 	for (struct slice *s = file->slices; s; s = next) {
 		next = s->next;
 		if (is_covering(s))
@@ -481,12 +484,10 @@ static void sooner(long long *soonest, long long at)
 
 static void tick_file(struct buffers *b, struct file *file, long long now, long long *soonest)
 {
-	if (file->review_at && file->review_at <= now) {
-		file->review_at = 0;
+	if (file->review_at && file->review_at <= now)
 		buffers_review(b, file);
-	} else if (file->review_at) {
+	if (file->review_at)
 		sooner(soonest, file->review_at);
-	}
 	if (!file->uses || file->look || file->suspect || b->paused)
 		return;
 	if (file->next_look > now)

@@ -29,6 +29,8 @@
 #define STEPS 60
 #define HISTORY 4096
 #define SEEDS 6
+#define LINGER 700 /* ms: longer than a step of a life, and no multiple of it */
+#define FORGOTTEN 30000 /* ms, after which nothing is held that nobody wants */
 
 /* ---- the driver ---- */
 
@@ -181,12 +183,14 @@ static void finish(struct buffers *b, unsigned int nr)
 /* ---- a life ---- */
 
 static long long now;
+static uint64_t copied; /* requests: something is always left to find */
 static char clients[CLIENTS];
 static int files[FILES];
 
+/* Time passes, whatever one does. */
 static long long clock_now(void)
 {
-	return now;
+	return now++;
 }
 
 static struct buffers new_buffers(struct registry *registry, struct vault *vault)
@@ -196,6 +200,7 @@ static struct buffers new_buffers(struct registry *registry, struct vault *vault
 		.backend = { .reg = fake_reg, .unreg = fake_unreg },
 		.answer = no_answer,
 		.max_bytes = 1 << 30,
+		.linger = LINGER,
 		.vault = vault,
 		.clock = clock_now,
 	};
@@ -258,7 +263,7 @@ static void live(struct buffers *b)
 			break;
 		case 4:
 			now += 300;
-			buffers_tick(b, (uint64_t)step);
+			buffers_tick(b, copied++);
 			worker_wait();
 			break;
 		default:
@@ -354,6 +359,14 @@ static bool is_registered(uint64_t name)
 	return false;
 }
 
+static bool is_anything_registered(void)
+{
+	for (unsigned int i = 0; i < INDICES; i++)
+		if (driver.table[i].used)
+			return true;
+	return false;
+}
+
 static unsigned int number_of(int fd)
 {
 	uint64_t name;
@@ -421,7 +434,32 @@ static void restore(struct buffers *b, const struct moment *m)
 	assert_int_equal(buffers_restored(b), 0);
 }
 
-static void succeed(const struct moment *m, unsigned int carried_out)
+static void pass_time(struct buffers *b, struct registry *registry, int ms)
+{
+	for (long long end = now + ms; now < end; now += 400) {
+		while (driver.nr) {
+			finish(b, (unsigned int)rand() % driver.nr);
+			check_published(registry);
+		}
+		buffers_tick(b, copied++);
+		worker_wait();
+	}
+}
+
+/* Each at a time of its own, which may be while what was inherited is still held. */
+static void all_leave(struct buffers *b, struct registry *registry)
+{
+	for (unsigned int c = 0; c < CLIENTS; c++) {
+		buffers_forget_client(b, &clients[c]);
+		pass_time(b, registry, rand() % 4000);
+	}
+	pass_time(b, registry, FORGOTTEN);
+	assert_false(is_anything_registered());
+	assert_int_equal(b->nr, 0);
+	assert_null(b->first);
+}
+
+static void succeed(const struct moment *m, unsigned int carried_out, int patience)
 {
 	static struct registry registry;
 	struct buffers b = new_buffers(&registry, NULL);
@@ -438,16 +476,10 @@ static void succeed(const struct moment *m, unsigned int carried_out)
 	b.paused = false;
 	buffers_resume(&b);
 	worker_wait();
-	for (int round = 0; round < 40; round++) {
-		while (driver.nr) {
-			finish(&b, (unsigned int)rand() % driver.nr);
-			check_published(&registry);
-		}
-		now += 1000;
-		buffers_tick(&b, (uint64_t)(round + 1000000));
-		worker_wait();
-	}
-	check_wanted(m);
+	pass_time(&b, &registry, patience);
+	if (patience >= FORGOTTEN)
+		check_wanted(m);
+	all_leave(&b, &registry);
 	buffers_close(&b);
 }
 
@@ -468,10 +500,11 @@ static void die_after_each_step(void)
 		happen(&m, &history[i]);
 		sorted = m;
 		qsort(sorted.kept, sorted.nr_kept, sizeof(sorted.kept[0]), by_id);
-		succeed(&sorted, 0);
+		succeed(&sorted, 0, FORGOTTEN);
+		succeed(&sorted, (unsigned int)rand(), rand() % FORGOTTEN);
 		if (m.driver.nr) {
-			succeed(&sorted, ~0U);
-			succeed(&sorted, (unsigned int)rand());
+			succeed(&sorted, ~0U, FORGOTTEN);
+			succeed(&sorted, (unsigned int)rand(), FORGOTTEN);
 		}
 	}
 }
