@@ -23,7 +23,11 @@
 #include "sys.h"
 #include "talk.h"
 
+/* How long who exits waits for another thread that is just sending: ms. */
+#define LEAVE_MS 200
+
 static atomic_int waiting = -1; /* the connection whose answer is to come */
+static atomic_bool sending;	/* there may be one any moment */
 
 bool legacy_there(unsigned int device)
 {
@@ -70,12 +74,13 @@ int legacy_offer(unsigned int device, int memfd, long long deadline, int32_t *re
 
 	if (fd < 0)
 		return fd;
+	sending = true;
 	ret = wire_send(fd, "", 1, memfd);
-	if (!ret) {
-		waiting = fd;
+	waiting = ret ? -1 : fd;
+	sending = false;
+	if (!ret)
 		ret = read_answer(fd, deadline, ret_index);
-		waiting = -1;
-	}
+	waiting = -1;
 	if (ret != -ETIMEDOUT || park(fd))
 		sys_close(fd);
 	return ret;
@@ -83,8 +88,11 @@ int legacy_offer(unsigned int device, int memfd, long long deadline, int32_t *re
 
 void legacy_leave(void)
 {
-	int fd = atomic_exchange(&waiting, -1);
+	int fd;
 
+	for (int ms = 0; ms < LEAVE_MS && sending; ms++)
+		sys_sleep_us(1000);
+	fd = atomic_exchange(&waiting, -1);
 	if (fd >= 0)
 		park(fd);
 }

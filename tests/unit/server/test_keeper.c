@@ -274,7 +274,7 @@ static void a_signal_stops_both(void **state)
 	pid_t keeper = start_keeper(waits_for_the_end, "records", "");
 
 	(void)state;
-	for (int i = 0; i < 1000 && access(diary, R_OK) == 0; i++) {
+	for (int i = 0; i < 6000 && access(diary, R_OK) == 0; i++) {
 		struct stat st;
 
 		if (stat(diary, &st) == 0 && st.st_size > 0)

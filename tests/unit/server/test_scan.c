@@ -634,6 +634,6 @@ int main(void)
 						teardown),
 	};
 
-	alarm(60); /* no test may hang */
+	alarm(240); /* no test may hang */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
