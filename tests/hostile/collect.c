@@ -2,9 +2,12 @@
 /*
  * collect.c - a program of libgc's: eight threads that build lists, and are stopped.
  *
- * Built by tests/hostile/clients, where libgc-dev is installed.
+ * Wherever they are: in mmap and its family, in allocations that may be captured, at the
+ * start and the end of further threads, in ld.so.  Built by tests/hostile/clients, where
+ * libgc-dev is installed.
  */
 #define GC_THREADS
+#include <dlfcn.h>
 #include <gc.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -13,7 +16,7 @@
 #include <sys/mman.h>
 
 #define THREADS 8
-#define ROUNDS 60
+#define ROUNDS 250
 #define LENGTH 400
 
 struct link {
@@ -45,26 +48,59 @@ static void check_list(const struct link *l)
 			abort();
 }
 
+/* What is no collector's affair: memory of the program's own. */
+static void use_memory(unsigned int round)
+{
+	size_t len = (size_t)(1 + round % 4) << 20;
+	char *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *large = malloc(5000 + round * 977 % 100000);
+	void *block = NULL;
+
+	if (map == MAP_FAILED || !large || posix_memalign(&block, 4096, 65536))
+		abort();
+	memset(block, 1, 65536);
+	large[0] = map[0] = map[len - 1] = 1;
+	map = mremap(map, len, len + 65536, MREMAP_MAYMOVE);
+	if (map == MAP_FAILED || mprotect(map, 4096, PROT_READ) || madvise(map, 4096, MADV_DONTNEED) ||
+	    map[0] != 0 || map[len - 1] != 1)
+		abort();
+	large = realloc(large, 200000);
+	if (!large || large[0] != 1)
+		abort();
+	free(block);
+	free(large);
+	munmap(map, len + 65536);
+}
+
+static void *short_life(void *arg)
+{
+	check_list(make_list((unsigned int)(size_t)arg));
+	use_memory(1);
+	return NULL;
+}
+
 static void *work(void *arg)
 {
 	unsigned int seed = (unsigned int)(size_t)arg * 100000;
 
 	for (unsigned int round = 0; round < ROUNDS; round++) {
 		struct link *list = make_list(seed);
-		size_t len = (1 + round % 4) << 20;
-		char *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-				 -1, 0);
-		void *block = NULL;
+		pthread_t other;
+		void *library;
 
-		if (map == MAP_FAILED || posix_memalign(&block, 4096, 65536))
-			abort();
-		memset(block, 1, 65536);
-		map[len - 1] = 1;
+		use_memory(round);
 		if (round % 10 == 0)
 			GC_gcollect();
+		if (round % 10 == 5) {
+			if (pthread_create(&other, NULL, short_life, arg))
+				abort();
+			pthread_join(other, NULL);
+			/* It stays: libgc would look through its data while it goes. */
+			library = dlopen("libm.so.6", RTLD_NOW);
+			if (!library || !dlsym(library, "cos"))
+				abort();
+		}
 		check_list(list);
-		free(block);
-		munmap(map, len);
 	}
 	return NULL;
 }
