@@ -71,8 +71,11 @@ static const struct queue_counters *find_device(const struct snapshot *s, unsign
 #define DELTA(field)                                                                               \
 	((unsigned long long)(counter_get(&after->field) - counter_get(&before->field)))
 
-static void say_why_copied(const struct queue_counters *before, const struct queue_counters *after)
+static void say_why_copied(const struct queue_counters *before, const struct queue_counters *after,
+			   bool bytes)
 {
+	char size[OUTPUT_SIZE];
+
 	if (DELTA(copied_no_feature))
 		fprintf(stderr,
 			"  %llu requests copied: the kernel's ublk driver has no shared-memory "
@@ -82,6 +85,11 @@ static void say_why_copied(const struct queue_counters *before, const struct que
 	if (DELTA(copied_nothing_registered))
 		fprintf(stderr, "  %llu requests copied: no program had registered memory\n",
 			DELTA(copied_nothing_registered));
+	if (DELTA(copied_unanswered_bytes))
+		fprintf(stderr,
+			"  %s were copied before the server had answered: it was still "
+			"registering the program's memory\n",
+			size_text(size, DELTA(copied_unanswered_bytes), bytes));
 	if (DELTA(copied_other_memory))
 		fprintf(stderr,
 			"  %llu requests copied: their memory was not registered, or not in one "
@@ -103,7 +111,7 @@ static bool say_device(unsigned int device, const struct queue_counters *before,
 		size_text(zero_text, zero, w->bytes), size_text(all_text, all, w->bytes),
 		100.0 * (double)zero / (double)all);
 	if (w->explain)
-		say_why_copied(before, after);
+		say_why_copied(before, after, w->bytes);
 	return true;
 }
 

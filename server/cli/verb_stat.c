@@ -47,12 +47,14 @@ static json_t *stat_json(const struct state *s, const struct queue_counters *c)
 		"shmem_zc", s->shmem_zc, "recoveries", (int)s->recoveries, "pid", s->pid, "buffers",
 		count(&s->buffers), "buffer_bytes", count(&s->buffer_bytes), "clients",
 		count(&s->clients), "refused", count(&s->refused));
-	json_t *of_io = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
+	json_t *of_io = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
 				  json_op(&c->read), "write", json_op(&c->write), "flush",
 				  count(&c->flushes), "discard", count(&c->discards),
 				  "write_zeroes", count(&c->write_zeroes), "errors",
 				  count(&c->errors), "bounced", count(&c->bounced), "scattered",
-				  count(&c->scattered), "not_zero_copy", json_why_copied(c));
+				  count(&c->scattered), "unanswered_bytes",
+				  count(&c->copied_unanswered_bytes), "not_zero_copy",
+				  json_why_copied(c));
 
 	json_object_update(of_device, of_io);
 	json_decref(of_io);
@@ -98,6 +100,10 @@ static void stat_text(const struct state *s, const struct queue_counters *c, boo
 	explain(&c->copied_other_memory,
 		"their memory was not registered, or not in one piece (buffered I/O, file system "
 		"metadata, a program without libublkzc.so, scattered buffers)");
+	if (get(&c->copied_unanswered_bytes))
+		printf("  %15s were copied before the server had answered a program: it was still "
+		       "registering its memory\n",
+		       size_text(size, get(&c->copied_unanswered_bytes), exact));
 	explain(&c->copied_unknown_buffer,
 		"their memory was being registered or unregistered just then, or by a server that "
 		"died");

@@ -21,7 +21,7 @@
 #define STATE_DIR "/run/ublkzc"
 #define STATE_MAGIC 0x7a6b6c62757a7567ULL
 #ifndef STATE_VERSION /* tests build a program of another version: tests/faults */
-#define STATE_VERSION 3
+#define STATE_VERSION 4
 #endif
 #define STATE_PATH_MAX 256 /* bytes of a backing path that are shown */
 
@@ -61,6 +61,7 @@ struct queue_counters {
 	counter_t errors;
 	counter_t bounced;   /* zero-copy, but misaligned for the storage behind */
 	counter_t scattered; /* zero-copy, and in several places of registered memory */
+	counter_t copied_unanswered_bytes; /* while a client waited for its memory to be registered */
 };
 
 struct state {

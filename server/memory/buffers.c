@@ -180,7 +180,7 @@ bool file_wants_all(const struct file *file, uint64_t offset, uint64_t len)
 
 /* ---- uses ---- */
 
-struct use *buffers_new_use(struct file *file, const struct use *like)
+struct use *buffers_new_use(struct buffers *b, struct file *file, const struct use *like)
 {
 	struct use *use = malloc(sizeof(*use));
 
@@ -189,12 +189,20 @@ struct use *buffers_new_use(struct file *file, const struct use *like)
 	*use = *like;
 	use->next = file->uses;
 	file->uses = use;
+	registry_asked(b->registry);
 	return use;
+}
+
+static void answered(struct buffers *b, struct use *use)
+{
+	if (!use->answered)
+		registry_answered(b->registry);
+	use->answered = true;
 }
 
 static int add_use(struct buffers *b, struct file *file, const struct buffer_request *req)
 {
-	struct use *use = buffers_new_use(file, &(struct use){
+	struct use *use = buffers_new_use(b, file, &(struct use){
 							.client = req->client,
 							.account = req->account,
 							.offset = req->offset,
@@ -233,6 +241,7 @@ static void free_use(struct buffers *b, struct file *file, struct use *use)
 	while (*link != use)
 		link = &(*link)->next;
 	*link = use->next;
+	answered(b, use);
 	vault_drop(b->vault, use->id);
 	free(use);
 }
@@ -320,7 +329,7 @@ void buffers_settle(struct buffers *b, struct file *file)
 		enum wire_reason reason;
 		int status = judge_use(file, use, &reason);
 
-		use->answered = true;
+		answered(b, use);
 		if (status) {
 			free_use(b, file, use);
 			if (was.account)

@@ -85,7 +85,7 @@ static inline bool is_covering(const struct slice *s)
 struct file *buffers_new_file(struct buffers *b, int fd, dev_t dev, ino_t ino);
 /* Free it if nothing needs it any more. */
 void buffers_put_file(struct buffers *b, struct file *file);
-struct use *buffers_new_use(struct file *file, const struct use *like);
+struct use *buffers_new_use(struct buffers *b, struct file *file, const struct use *like);
 /* Does somebody want all of it, or a part of it? */
 bool file_wants_all(const struct file *file, uint64_t offset, uint64_t len);
 bool file_wants_writable(const struct file *file);

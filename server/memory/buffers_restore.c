@@ -104,7 +104,7 @@ int buffers_restore_use(struct buffers *b, const struct vault_record *r, void *c
 		return -ENOENT;
 	if (r->use.number >= b->next_number)
 		b->next_number = (r->use.number + 1) & INT32_MAX;
-	return buffers_new_use(file, &like) ? 0 : -ENOMEM;
+	return buffers_new_use(b, file, &like) ? 0 : -ENOMEM;
 }
 
 /* Also by what is not published, because it could not be mapped. */

@@ -55,6 +55,21 @@ bool registry_any(const struct registry *r)
 	return atomic_load_explicit(&r->nr, memory_order_relaxed) != 0;
 }
 
+void registry_asked(struct registry *r)
+{
+	atomic_fetch_add_explicit(&r->unanswered, 1, memory_order_relaxed);
+}
+
+void registry_answered(struct registry *r)
+{
+	atomic_fetch_sub_explicit(&r->unanswered, 1, memory_order_relaxed);
+}
+
+bool registry_unanswered(const struct registry *r)
+{
+	return atomic_load_explicit(&r->unanswered, memory_order_relaxed) != 0;
+}
+
 void registry_missed(const struct registry *r)
 {
 	uint64_t one = 1;

@@ -37,6 +37,7 @@ struct registry {
 	struct registry_alarm *alarm; /* NULL: none */
 	_Atomic(const struct buffer_view *) entries[UAPI_SHMEM_BUF_INDEX_MAX + 1];
 	atomic_uint nr;
+	atomic_uint unanswered; /* wishes of clients: their memory is on its way in here */
 };
 
 /* @view is borrowed until registry_withdraw().  -EEXIST, -ERANGE. */
@@ -55,6 +56,13 @@ bool registry_view(const struct registry *r, unsigned int index, struct buffer_v
 uint8_t *registry_find(const struct registry *r, uint64_t addr, uint32_t len, bool into);
 
 bool registry_any(const struct registry *r);
+
+/* A client has asked for something to be in here, and has got its answer (or has gone). */
+void registry_asked(struct registry *r);
+void registry_answered(struct registry *r);
+
+/* Any thread: is somebody waiting for that? */
+bool registry_unanswered(const struct registry *r);
 
 /* Any thread: a request was copied, as its memory is not registered. */
 void registry_missed(const struct registry *r);

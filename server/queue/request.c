@@ -192,6 +192,8 @@ static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_
 	counter_add(copied_because(q, matched), 1);
 	if (!matched)
 		registry_missed(q->config.registry);
+	if (registry_unanswered(q->config.registry))
+		counter_add(&q->config.counters->copied_unanswered_bytes, rq->len);
 	return prepare_copied(q, rq);
 }
 

@@ -166,6 +166,7 @@ static int teardown(void **state)
 	assert_int_equal(account.bytes, 0);
 	assert_int_equal(account.slices, 0);
 	assert_false(registry_any(&registry));
+	assert_false(registry_unanswered(&registry));
 	munmap(memory, FILE_BYTES);
 	close(memfd);
 	return 0;
@@ -380,7 +381,9 @@ static void is_published_once_the_kernel_named_it(void **state)
 	assert_int_equal(add(&one, 5, 0), 0);
 	assert_false(registry_any(&registry));
 	assert_int_equal(answer.nr, 0);
+	assert_true(registry_unanswered(&registry));
 	driver_says(9);
+	assert_false(registry_unanswered(&registry));
 	assert_true(registry_view(&registry, 9, &view));
 	assert_int_equal(view.len, LEN);
 	view.base[0] = 1; /* mapped */

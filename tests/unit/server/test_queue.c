@@ -383,7 +383,21 @@ static void requests_of_all_kinds_at_once_are_done_right(void **state)
 	assert_true(counter_get(&t.counters->write.copied_requests) > 100);
 	assert_true(counter_get(&t.counters->copied_unknown_buffer) > 100);
 	assert_int_equal(counter_get(&t.counters->bounced), 0);
+	assert_int_equal(counter_get(&t.counters->copied_unanswered_bytes), 0);
 	assert_true(counter_get(&t.counters->errors) > 100);
+}
+
+static void what_is_copied_while_a_client_waits_is_known(void **state)
+{
+	uint64_t copied;
+
+	(void)state;
+	registry_asked(t.registry);
+	run(5000);
+	copied = counter_get(&t.counters->read.copied_bytes) +
+		 counter_get(&t.counters->write.copied_bytes);
+	assert_true(counter_get(&t.counters->copied_unanswered_bytes) > copied / 2);
+	assert_true(counter_get(&t.counters->copied_unanswered_bytes) <= copied);
 }
 
 static void misaligned_memory_goes_through_ours(void **state)
@@ -444,6 +458,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		T(requests_of_all_kinds_at_once_are_done_right),
+		T(what_is_copied_while_a_client_waits_is_known),
 		T(misaligned_memory_goes_through_ours),
 		T(a_queue_without_requests_ends_with_its_device),
 		T(a_refused_fetch_is_an_error_and_not_a_hang),
