@@ -98,7 +98,12 @@ static enum wire_reason judge_request(const struct wire_request *req, unsigned i
 		return WIRE_BAD_MESSAGE;
 	if (req->version != WIRE_VERSION)
 		return WIRE_BAD_VERSION;
-	if (want_fds < 0 || !unused_fields_zero(req))
+	if (!req->type)
+		return WIRE_BAD_MESSAGE;
+	/* What a later type means by its fields and descriptors is not known. */
+	if (want_fds < 0)
+		return WIRE_NO_FEATURE;
+	if (!unused_fields_zero(req))
 		return WIRE_BAD_MESSAGE;
 	if ((req->flags & ~WIRE_ADD_READ_ONLY) != 0)
 		return WIRE_BAD_MESSAGE;
@@ -117,6 +122,8 @@ int wire_request_decode(const void *buf, size_t len, unsigned int nr_fds,
 	}
 	memcpy(ret_req, buf, sizeof(*ret_req));
 	*ret_reason = judge_request(ret_req, nr_fds);
+	if (*ret_reason == WIRE_NO_FEATURE)
+		return -EOPNOTSUPP;
 	return *ret_reason == WIRE_OK ? 0 : -EPROTO;
 }
 
@@ -127,7 +134,9 @@ int wire_reply_decode(const void *buf, size_t len, struct wire_reply *ret_reply)
 	if (len != sizeof(reply))
 		return -EPROTO;
 	memcpy(&reply, buf, sizeof(reply));
-	if (reply.magic != WIRE_MAGIC || reply.status > 0 || reply.reason >= WIRE_REASONS)
+	if (reply.magic != WIRE_MAGIC || reply.status > 0)
+		return -EPROTO;
+	if (reply.version != WIRE_VERSION && !reply.status)
 		return -EPROTO;
 	*ret_reply = reply;
 	return 0;
@@ -248,7 +257,9 @@ static const char *const reason_text[WIRE_REASONS] = {
 	[WIRE_NOT_MEMFD] = "the descriptor is not a memfd",
 	[WIRE_BAD_RANGE] = "the range is empty, unaligned, over 4 GiB or beyond the memfd",
 	[WIRE_OVER_BUDGET] = "the limit on registered bytes or buffers is reached",
-	[WIRE_NO_FEATURE] = "the kernel or the device has no shared-memory zero copy",
+	[WIRE_NO_FEATURE] =
+		"the kernel or the device has no shared-memory zero copy, or the server "
+		"does not take such messages",
 	[WIRE_KERNEL_REFUSED] = "the kernel refused to register the buffer",
 	[WIRE_NO_SUCH_BUFFER] = "no such buffer of this client",
 	[WIRE_BAD_SIZE] =

@@ -5,7 +5,9 @@
  * Transport: a SOCK_SEQPACKET unix socket, /run/ublkzc/ublkbN.sock.  One
  * message is one fixed-size record (struct wire_request from the client,
  * struct wire_reply from the server) plus the descriptors that its type
- * asks for.  Integers are little-endian.  docs/wire.md is the prose.
+ * asks for.  Integers are little-endian.  docs/wire.md is the specification, for other
+ * implementations too: what is a number here is a number there, and docs/wire-vectors has
+ * messages with their meaning, which the unit tests of both sides read.
  *
  * The connection is the lease: when it ends, however it ends, the server
  * unregisters every buffer that was added through it.
@@ -100,47 +102,53 @@ enum wire_type {
 
 /* What a server can, in its reply to HELLO. */
 #define WIRE_FEATURE_RESIDENT (1U << 0) /* takes WIRE_RESIDENT */
+#define WIRE_FEATURE_DECLINES (1U << 1) /* types that it does not know do it no harm */
 
 /* Flags of WIRE_ADD. */
 #define WIRE_ADD_READ_ONLY (1U << 0) /* the device only ever reads from it */
 
-/* Why a request was refused; wire_reason_text() says it in words. */
+/*
+ * Why a request was refused; wire_reason_text() says it in words.  The numbers are docs/wire.md's,
+ * so none is ever given away again.  Clients before WIRE_FEATURE_DECLINES end the session for
+ * a reason after WIRE_PROGRAM_DIED: newer ones may be told only to who asked for something newer.
+ */
 enum wire_reason {
 	WIRE_OK = 0,
-	WIRE_BAD_MESSAGE,    /* wrong length, magic, type or reserved bytes */
-	WIRE_BAD_VERSION,    /* reply.version says what the server speaks */
-	WIRE_BAD_FDS,	     /* more or fewer descriptors than the type takes */
-	WIRE_HELLO_FIRST,    /* anything before HELLO, or HELLO twice */
-	WIRE_NO_ACCESS,	     /* the descriptor proves no access to this device */
-	WIRE_WRONG_DEVICE,   /* it is open on some other device */
-	WIRE_NOT_SEALED,     /* memfd lacks SHRINK|GROW|SEAL */
-	WIRE_NOT_MEMFD,	     /* not a memfd at all */
-	WIRE_BAD_RANGE,	     /* unaligned, empty, too long or beyond the file */
-	WIRE_OVER_BUDGET,    /* bytes or buffers: per client or per device */
-	WIRE_NO_FEATURE,     /* this kernel or device has no shared-memory zero copy */
-	WIRE_KERNEL_REFUSED, /* REG_BUF failed; status holds its error */
-	WIRE_NO_SUCH_BUFFER, /* REMOVE of an index this client did not add */
-	WIRE_NO_MEMORY,	     /* the server could not map or allocate */
-	WIRE_STOPPING,	     /* the device is being removed */
-	WIRE_NOT_ALLOWED,    /* for root and the server's user only */
-	WIRE_NO_PROCESS,     /* there is none with that number */
-	WIRE_NOT_ATTACHED,   /* DETACH of a process that is not attached */
-	WIRE_BAD_SIZE,	     /* RESIZE to less, to no whole block, or not of this target */
-	WIRE_NO_RESIZE,	     /* this kernel's driver cannot change a device's size */
-	WIRE_NOT_WRITABLE,   /* the memfd is not open for what is asked */
-	WIRE_TARGET_REFUSED, /* the storage cannot grow; status holds its error */
+	WIRE_BAD_MESSAGE = 1,	  /* wrong length, magic, type or reserved bytes */
+	WIRE_BAD_VERSION = 2,	  /* reply.version says what the server speaks */
+	WIRE_BAD_FDS = 3,	  /* more or fewer descriptors than the type takes */
+	WIRE_HELLO_FIRST = 4,	  /* anything before HELLO, or HELLO twice */
+	WIRE_NO_ACCESS = 5,	  /* the descriptor proves no access to this device */
+	WIRE_WRONG_DEVICE = 6,	  /* it is open on some other device */
+	WIRE_NOT_SEALED = 7,	  /* memfd lacks SHRINK|GROW|SEAL */
+	WIRE_NOT_MEMFD = 8,	  /* not a memfd at all */
+	WIRE_BAD_RANGE = 9,	  /* unaligned, empty, too long or beyond the file */
+	WIRE_OVER_BUDGET = 10,	  /* bytes or buffers: per client or per device */
+	WIRE_NO_FEATURE = 11,	  /* of kernel or device; or the server declines such messages */
+	WIRE_KERNEL_REFUSED = 12, /* REG_BUF failed; status holds its error */
+	WIRE_NO_SUCH_BUFFER = 13, /* REMOVE of an index this client did not add */
+	WIRE_NO_MEMORY = 14,	  /* the server could not map or allocate */
+	WIRE_STOPPING = 15,	  /* the device is being removed */
+	WIRE_NOT_ALLOWED = 16,	  /* for root and the server's user only */
+	WIRE_NO_PROCESS = 17,	  /* there is none with that number */
+	WIRE_NOT_ATTACHED = 18,	  /* DETACH of a process that is not attached */
+	WIRE_BAD_SIZE = 19,	  /* RESIZE to less, to no whole block, or not of this target */
+	WIRE_NO_RESIZE = 20,	  /* this kernel's driver cannot change a device's size */
+	WIRE_NOT_WRITABLE = 21,	  /* the memfd is not open for what is asked */
+	WIRE_TARGET_REFUSED = 22, /* the storage cannot grow; status holds its error */
 	/* UPGRADE.  Of the new program, when it was tried: */
-	WIRE_NO_KEEPER,	       /* nobody would start it */
-	WIRE_UPGRADING,	       /* another upgrade is not over yet */
-	WIRE_PROGRAM_MISSING,  /* it cannot be started at all; status holds the error */
-	WIRE_PROGRAM_FAILS,    /* it ended without having understood anything */
-	WIRE_OTHER_RECORDS,    /* it does not understand the records */
-	WIRE_OTHER_STATE,      /* ... nor the state file */
-	WIRE_OTHER_OPTIONS,    /* ... nor the command line */
-	WIRE_PROGRAM_SLOW,     /* it did not answer in time */
-	WIRE_COMMANDS_PENDING, /* the driver does not answer what it was asked: not handed over */
-	WIRE_PROGRAM_DIED,     /* it has served, and died; the old program serves again */
-	WIRE_REASONS	       /* count, not a reason */
+	WIRE_NO_KEEPER = 23,	   /* nobody would start it */
+	WIRE_UPGRADING = 24,	   /* another upgrade is not over yet */
+	WIRE_PROGRAM_MISSING = 25, /* it cannot be started at all; status holds the error */
+	WIRE_PROGRAM_FAILS = 26,   /* it ended without having understood anything */
+	WIRE_OTHER_RECORDS = 27,   /* it does not understand the records */
+	WIRE_OTHER_STATE = 28,	   /* ... nor the state file */
+	WIRE_OTHER_OPTIONS = 29,   /* ... nor the command line */
+	WIRE_PROGRAM_SLOW = 30,	   /* it did not answer in time */
+	WIRE_COMMANDS_PENDING =
+		31,		/* the driver does not answer what it was asked: not handed over */
+	WIRE_PROGRAM_DIED = 32, /* it has served, and died; the old program serves again */
+	WIRE_REASONS		/* count, not a reason */
 };
 
 /* As sent.  64 bytes; every field that a type does not use is zero. */
@@ -189,14 +197,17 @@ void wire_reply_init(struct wire_reply *reply, uint16_t type, uint32_t seq);
 
 /*
  * Check @len received bytes at @buf, which came with @nr_fds descriptors, and
- * copy them to @ret_req.  Returns 0, or -EPROTO with the reason in
- * @ret_reason; then *@ret_req holds type and seq as far as they arrived (zero
- * otherwise), so that the refusal can be addressed.
+ * copy them to @ret_req.  Returns 0, or with the reason in @ret_reason -EPROTO for a malformed
+ * message, or -EOPNOTSUPP for one of a later type, which is to be declined; then *@ret_req holds
+ * type and seq as far as they arrived (zero otherwise), so that the refusal can be addressed.
  */
 int wire_request_decode(const void *buf, size_t len, unsigned int nr_fds,
 			struct wire_request *ret_req, enum wire_reason *ret_reason);
 
-/* Likewise for a reply.  Returns 0 or -EPROTO. */
+/*
+ * Likewise for a reply.  Returns 0 or -EPROTO.  Reasons, feature bits and reserved bytes may be
+ * newer than we are, and so may be a server that refuses our version.
+ */
 int wire_reply_decode(const void *buf, size_t len, struct wire_reply *ret_reply);
 
 /*
@@ -230,7 +241,7 @@ struct wire_fds {
  */
 long wire_recv_all(int sock, void *buf, size_t size, struct wire_fds *ret_fds);
 
-/* A short English clause, "the memfd is not sealed"; never NULL. */
+/* A short English clause, "the memfd is not sealed"; never NULL, whatever @reason. */
 const char *wire_reason_text(unsigned int reason);
 
 #endif

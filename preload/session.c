@@ -81,6 +81,8 @@ void session_note_reply(struct session *s, const struct wire_reply *reply)
 		note_hello(s, reply);
 	if (reply->type == WIRE_SCAN && reply->seq == s->scan_seq)
 		s->scan_seq = 0;
+	if (reply->type == WIRE_SCAN && reply->status == -EOPNOTSUPP)
+		s->no_scans = true;
 	if (reply->type != WIRE_ADD)
 		return;
 	for (unsigned int i = 0; i < ARENAS_MAX; i++)
@@ -273,6 +275,7 @@ static void establish(struct session *s, int proof)
 	s->live = true;
 	s->late = s->late && !s->legacy;
 	s->scan_seq = s->scanned = 0;
+	s->no_scans = false;
 	memset(s->sent, 0, sizeof(s->sent));
 	atomic_fetch_add(&nr_live, 1);
 	stat_add(STAT_ARMED, 1);

@@ -21,6 +21,7 @@ struct session {
 	bool legacy;
 	unsigned int told; /* ahead_generation() that the server knows */
 	bool hints;	   /* it takes WIRE_RESIDENT */
+	bool no_scans;	   /* it declines WIRE_SCAN */
 	bool late;	   /* it did not answer in time, and is not waited for until it does */
 	unsigned int device;
 	int fd; /* live and not legacy: the connection */

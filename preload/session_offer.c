@@ -221,7 +221,7 @@ void session_hand_over_all(struct session *s)
 	if (s->told != generation && !s->legacy)
 		offer_again(s);
 	s->told = generation;
-	if (shared_generation() != s->scanned && s->live && !s->legacy)
+	if (shared_generation() != s->scanned && s->live && !s->legacy && !s->no_scans)
 		ask_to_look(s);
 	if (wait_for_answers(s, sys_now_ms() + (long long)config.connect_ms))
 		stop_waiting(s);

@@ -307,7 +307,7 @@ static void handle_hello(struct listener *l, struct client *c, const struct wire
 	reply.device = l->device;
 	reply.max_buffers = l->limits.max_buffers;
 	reply.max_bytes = l->limits.max_client_bytes;
-	reply.features = WIRE_FEATURE_RESIDENT;
+	reply.features = WIRE_FEATURE_RESIDENT | WIRE_FEATURE_DECLINES;
 	listener_reply(l, c, &reply);
 }
 
@@ -397,6 +397,21 @@ long listener_receive(struct listener *l, struct client *c, void *buf, size_t si
 	return wire_recv_all(c->fd, buf, size, ret_fds);
 }
 
+/* What is malformed ends the connection; what is only newer than we are does not. */
+static void turn_down(struct listener *l, struct client *c, const struct wire_request *req, int err,
+		      enum wire_reason reason)
+{
+	bool newer = err == -EOPNOTSUPP;
+
+	if (newer && !c->greeted) {
+		err = -EPROTO;
+		reason = WIRE_HELLO_FIRST;
+	}
+	listener_refuse(l, c, req, err, reason);
+	if (!newer || !c->greeted)
+		hang_up(c);
+}
+
 static void serve_client(struct listener *l, struct client *c)
 {
 	char buf[sizeof(struct wire_request) + 1];
@@ -404,19 +419,22 @@ static void serve_client(struct listener *l, struct client *c)
 	struct wire_request req;
 	enum wire_reason reason;
 	long len = listener_receive(l, c, buf, sizeof(buf), &got);
+	int ret;
 
 	if (len == -EAGAIN || len == -EINTR)
 		return;
 	/* Also an empty record, which may have brought descriptors all the same. */
 	if (len <= 0) {
 		hang_up(c);
-	} else if (wire_request_decode(buf, (size_t)len, got.cut ? WIRE_FDS_ROOM : got.nr, &req,
-				       &reason)) {
-		listener_refuse(l, c, &req, -EPROTO, reason);
-		hang_up(c);
-	} else {
-		handle_request(l, c, &req, got.nr ? got.fds[0] : -1);
+		closer_close(c->uid, got.fds, got.nr);
+		return;
 	}
+	ret = wire_request_decode(buf, (size_t)len, got.cut ? WIRE_FDS_ROOM : got.nr, &req,
+				  &reason);
+	if (ret)
+		turn_down(l, c, &req, ret, reason);
+	else
+		handle_request(l, c, &req, got.nr ? got.fds[0] : -1);
 	closer_close(c->uid, got.fds, got.nr);
 }
 

@@ -34,7 +34,7 @@ static void check_reply(const uint8_t *data, size_t size)
 
 	if (wire_reply_decode(data, size, &reply))
 		return;
-	if (size != sizeof(reply) || reply.status > 0 || reply.reason >= WIRE_REASONS)
+	if (size != sizeof(reply) || reply.status > 0 || !wire_reason_text(reply.reason)[0])
 		abort();
 }
 

@@ -19,11 +19,14 @@
 #include "preload/config.h"
 #include "preload/fork.h"
 #include "preload/session.h"
+#include "preload/shared.h"
 #include "preload/shim.h"
 #include "preload/stats.h"
 #include "preload/sys.h"
 #include "preload/talk.h"
 #include "tests/unit/cmocka_all.h"
+#include "tests/unit/common/old_peer.h"
+#include "tests/unit/common/vectors.h"
 
 enum manner { POLITE, SILENT, REFUSING, GARBLED, HANGS_UP, SLOW };
 
@@ -34,7 +37,11 @@ struct fake {
 	int listener;
 	pthread_t thread;
 	atomic_bool stop;
-	atomic_uint hellos, adds, removes, memfds;
+	uint32_t features;	    /* in the answer to HELLO */
+	bool declines_scans;	    /* as who has no eyes for it */
+	const struct vector *hello; /* NULL, or the answer to HELLO, byte by byte */
+	atomic_uint hellos, adds, removes, memfds, scans, residents;
+	atomic_uint offended; /* by what an older server would have hung up for */
 	atomic_uint open_connections;
 };
 
@@ -82,10 +89,21 @@ static bool serve_one(struct fake *f, int conn)
 
 	if (wire_recv(conn, &req, sizeof(req), fds, &nr) != (long)sizeof(req))
 		return false;
+	f->offended += old_server_refuses((uint8_t *)&req, sizeof(req), nr) != 0;
 	wire_reply_init(&reply, req.type, req.seq);
 	if (req.type == WIRE_HELLO) {
 		f->hellos++;
 		close(fds[0]);
+		reply.features = f->features;
+		if (f->hello)
+			return wire_send(conn, f->hello->bytes, f->hello->len, -1) == 0;
+	} else if (req.type == WIRE_SCAN) {
+		f->scans++;
+		reply.status = f->declines_scans ? -EOPNOTSUPP : 0;
+		reply.reason = f->declines_scans ? WIRE_NO_FEATURE : WIRE_OK;
+	} else if (req.type == WIRE_RESIDENT) {
+		f->residents++;
+		return true;
 	} else if (req.type == WIRE_ADD) {
 		reply.index = f->adds++;
 		count_memfd(f, fds[0]);
@@ -167,6 +185,7 @@ static void fake_stop(struct fake *f)
 	f->stop = true;
 	pthread_join(f->thread, NULL);
 	close(f->listener);
+	assert_int_equal(f->offended, 0);
 }
 
 static int setup(void **state)
@@ -428,6 +447,87 @@ static void misbehaving_servers_are_left_alone(void **state)
 	}
 }
 
+/* Each answer to HELLO that the specification has an example of. */
+static void check_vector(const struct vector *v)
+{
+	static unsigned int device = 100;
+	bool good = v->verdict == VECTOR_ACCEPTED && !vector_field(v, "status");
+	struct fake f;
+
+	if (!v->reply || (v->verdict == VECTOR_ACCEPTED && vector_field(v, "type") != WIRE_HELLO))
+		return;
+	print_message("%s\n", v->name);
+	session_forget();
+	fake_listen(&f, ++device, POLITE, false);
+	f.hello = v;
+	assert_int_equal(pthread_create(&f.thread, NULL, fake_main, &f), 0);
+	session_arm(device, 0);
+	assert_int_equal(session_armed(), good);
+	assert_int_equal(f.memfds >= 1, good);
+	fake_stop(&f);
+}
+
+static void answers_are_understood_as_specified(void **state)
+{
+	(void)state;
+	vectors_each(check_vector);
+}
+
+/*
+ * Servers of any age: whatever the shim does, fake_stop() looks whether it said something that
+ * the older ones would have ended the session for.  Only who takes hints gets them.
+ */
+static void an_older_server_is_asked_for_what_it_can(void **state)
+{
+	static const uint32_t features[] = { 0, WIRE_FEATURE_RESIDENT,
+					     WIRE_FEATURE_RESIDENT | WIRE_FEATURE_DECLINES };
+	static char ours[SHARED_MIN];
+	void *blocks[3]; /* to the end, so that each is one that was never used */
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct fake f;
+
+		session_forget();
+		fake_listen(&f, 60 + i, POLITE, false);
+		f.features = features[i];
+		assert_int_equal(pthread_create(&f.thread, NULL, fake_main, &f), 0);
+		session_arm(60 + i, 0);
+		blocks[i] = block_alloc(65536, 4096, false);
+		await_count(&f.residents, (features[i] & WIRE_FEATURE_RESIDENT) != 0);
+		shared_note(ours, sizeof(ours));
+		session_arm(60 + i,
+			    0); /* offers again what has come into being, and asks to look */
+		assert_true(session_armed());
+		assert_int_equal(f.hellos, 1);
+		assert_true(f.scans >= 1);
+		assert_int_equal(f.residents >= 1, (features[i] & WIRE_FEATURE_RESIDENT) != 0);
+		fake_stop(&f);
+	}
+	for (unsigned int i = 0; i < 3; i++)
+		block_free(blocks[i]);
+}
+
+/* Nor is it asked for what it declines, again and again. */
+static void who_declines_to_look_is_not_asked_again(void **state)
+{
+	static char ours[2][SHARED_MIN];
+	struct fake f;
+
+	(void)state;
+	fake_listen(&f, 5, POLITE, false);
+	f.declines_scans = true;
+	assert_int_equal(pthread_create(&f.thread, NULL, fake_main, &f), 0);
+	shared_note(ours[0], SHARED_MIN);
+	session_arm(5, 0);
+	shared_note(ours[1], SHARED_MIN);
+	session_arm(5, 0);
+	assert_true(session_armed());
+	assert_true(f.memfds >= 1);
+	assert_int_equal(f.scans, 1);
+	fake_stop(&f);
+}
+
 /* Programs close descriptors that they do not know. */
 static void a_socket_closed_under_us_is_noticed(void **state)
 {
@@ -609,6 +709,9 @@ int main(void)
 		T(a_late_refusal_is_one),
 		T(a_full_queue_is_waited_for),
 		T(misbehaving_servers_are_left_alone),
+		T(answers_are_understood_as_specified),
+		T(an_older_server_is_asked_for_what_it_can),
+		T(who_declines_to_look_is_not_asked_again),
 		T(a_socket_closed_under_us_is_noticed),
 		T(the_older_protocol_is_spoken_where_there_is_no_other),
 		T(an_older_server_that_fails_us_is_not_asked_at_every_open),

@@ -20,6 +20,8 @@
 #include "server/life/worker.h"
 #include "server/session/listener_internal.h"
 #include "tests/unit/cmocka_all.h"
+#include "tests/unit/common/old_peer.h"
+#include "tests/unit/common/vectors.h"
 
 static struct registry registry;
 static struct buffers b;
@@ -155,6 +157,8 @@ static int receive(int fd, struct wire_reply *reply)
 	len = recv(fd, buf, sizeof(buf), 0);
 	if (len <= 0)
 		return len ? -errno : -EPIPE;
+	/* Whoever asked for nothing newer is told nothing newer. */
+	assert_true(old_shim_reads((uint8_t *)buf, (size_t)len));
 	return wire_reply_decode(buf, (size_t)len, reply);
 }
 
@@ -771,6 +775,125 @@ static void nonsense_ends_the_connection_only(void **state)
 	close(good);
 }
 
+/* ---- docs/wire-vectors ---- */
+
+static void send_vector(int sock, const struct vector *v)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+	} control = { 0 };
+	struct iovec iov = { .iov_base = (void *)v->bytes, .iov_len = v->len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *cmsg;
+
+	assert_true(v->nr_fds <= 2);
+	if (v->nr_fds) { /* so many times descriptor 0 */
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = CMSG_SPACE(v->nr_fds * sizeof(int));
+		cmsg = CMSG_FIRSTHDR(&msg);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(v->nr_fds * sizeof(int));
+	}
+	assert_int_equal(sendmsg(sock, &msg, MSG_NOSIGNAL), v->len);
+}
+
+/* What is wrong by its form is answered as the specification says, on the wire too. */
+static void check_vector(const struct vector *v)
+{
+	bool declined = v->verdict == VECTOR_DECLINED;
+	struct wire_reply reply;
+	int fd;
+
+	if (v->reply || v->verdict == VECTOR_ACCEPTED)
+		return;
+	print_message("%s\n", v->name);
+	fd = greeted();
+	send_vector(fd, v);
+	assert_int_equal(receive(fd, &reply), 0);
+	assert_int_equal(reply.type, vector_field(v, "type"));
+	assert_int_equal(reply.seq, vector_field(v, "seq"));
+	assert_int_equal(reply.status, declined ? -EOPNOTSUPP : -EPROTO);
+	assert_int_equal(reply.reason, declined ? WIRE_NO_FEATURE : v->reason);
+	if (declined)
+		assert_int_equal(ask(fd, WIRE_PING, -1, 0, 0).status, 0);
+	else
+		assert_int_equal(receive(fd, &reply), -EPIPE);
+	close(fd);
+	listener_run(&l);
+	/* Before HELLO even what is only newer ends it. */
+	fd = dial();
+	send_vector(fd, v);
+	assert_int_equal(receive(fd, &reply), 0);
+	assert_int_equal(reply.reason, declined ? WIRE_HELLO_FIRST : v->reason);
+	assert_int_equal(receive(fd, &reply), -EPIPE);
+	close(fd);
+	listener_run(&l);
+}
+
+static void what_has_no_good_form_is_answered_as_specified(void **state)
+{
+	(void)state;
+	l.limits.max_clients = 100;
+	l.limits.max_user_clients = 100;
+	vectors_each(check_vector);
+}
+
+/* ---- an older shim, byte by byte ---- */
+
+static void say(int sock, const char *name, uint32_t index, int pass)
+{
+	struct vector v = vector_named(name);
+
+	assert_int_equal(old_server_refuses(v.bytes, v.len, v.nr_fds), 0);
+	memcpy(v.bytes + 32, &index, sizeof(index));
+	assert_int_equal(wire_send(sock, v.bytes, v.len, pass), 0);
+}
+
+static struct wire_reply hear(int sock, unsigned int type)
+{
+	struct wire_reply reply;
+	int ret = -EAGAIN;
+
+	for (int i = 0; i < 10 && ret == -EAGAIN; i++)
+		ret = receive(sock, &reply);
+	assert_int_equal(ret, 0);
+	assert_int_equal(reply.type, type);
+	assert_int_equal(reply.status, 0);
+	return reply;
+}
+
+/* The first is sent before anything is read, as when the server was busy. */
+static void an_older_shim_is_served(void **state)
+{
+	int fd = dial();
+	int mem = memfd_create("arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	uint32_t index;
+
+	(void)state;
+	assert_int_equal(ftruncate(mem, 16 << 20), 0);
+	assert_int_equal(pwrite(mem, "", 1, 4096), 1);
+	assert_int_equal(fcntl(mem, F_ADD_SEALS, SEALED), 0);
+	say(fd, "hello", 0, 0);
+	say(fd, "add", 0, mem);
+	assert_int_equal(hear(fd, 1).device, 3);
+	index = hear(fd, 2).index;
+	say(fd, "ping", 0, -1);
+	hear(fd, 4);
+	assert_int_equal(b.nr, 1);
+	say(fd, "resident", index, -1); /* is not answered */
+	say(fd, "add", 0, mem);		/* once more, and then the first one back */
+	assert_int_not_equal(hear(fd, 2).index, index);
+	say(fd, "remove", index, -1);
+	assert_int_equal(hear(fd, 3).index, index);
+	assert_int_equal(b.nr, 1);
+	close(fd);
+	listener_run(&l);
+	assert_int_equal(b.nr, 0);
+	close(mem);
+}
+
 static void silent_clients_hold_up_nobody_and_are_hung_up_on(void **state)
 {
 	int silent = dial();
@@ -904,6 +1027,8 @@ int main(void)
 		T(what_the_kernel_refuses_uses_up_no_budget),
 		T(without_a_good_proof_there_is_no_session),
 		T(nonsense_ends_the_connection_only),
+		T(what_has_no_good_form_is_answered_as_specified),
+		T(an_older_shim_is_served),
 		T(silent_clients_hold_up_nobody_and_are_hung_up_on),
 		T(accepting_does_not_spin_without_descriptors),
 		T(everybody_can_connect_whatever_the_umask),
