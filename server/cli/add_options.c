@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/device/ctrl.h"
 #include "server/targets/targets.h"
 #include "sizes.h"
 
@@ -49,7 +50,7 @@ const struct flag add_flags[NR_ADD_FLAGS] = {
 	{ OPT_COPY_ONLY, "copy-only", WORD_NONE, NULL, "no shared-memory zero copy, to compare" },
 	{ OPT_MERGES, "merges", WORD_NONE, NULL,
 	  "let the kernel merge neighbouring requests; merged ones are copied" },
-	{ OPT_SHM_FILE, "shm-file", WORD_FILE, "FILE",
+	{ OPT_SHM_FILE, "shm-file", WORD_FILES, "FILE",
 	  "register a hugetlbfs or tmpfs file that clients map themselves; may be repeated" },
 	{ OPT_MAX_CLIENTS, "max-clients", WORD_ANY, "NR", "connections of clients; default 4096" },
 	{ OPT_MAX_USER_CLIENTS, "max-user-clients", WORD_ANY, "NR",
@@ -68,11 +69,9 @@ const struct flag add_flags[NR_ADD_FLAGS] = {
 	{ 'v', "verbose", WORD_NONE, NULL, "say more about what happens" },
 };
 
-/* What is read, and what of it was there before. */
 struct add_line {
 	struct command_line line;
 	struct options *o;
-	uint64_t seen; /* bit of each flag */
 };
 
 static int bad_value(const struct add_line *l, const char *want)
@@ -154,17 +153,6 @@ static int add_shm_file(const struct add_line *l)
 		return command_error(l->line.command, "more than %u --shm-file options",
 				     OPTIONS_SHM_FILES_MAX);
 	l->o->shm_files[l->o->nr_shm_files++] = l->line.value;
-	return 0;
-}
-
-/* Nobody can mean both of two values. */
-static int said_before(struct add_line *l)
-{
-	uint64_t bit = 1ULL << (l->line.flag - l->line.command->flags);
-
-	if (l->seen & bit && l->line.flag->takes && l->line.flag->key != OPT_SHM_FILE)
-		return command_error(l->line.command, "--%s is given twice", l->line.flag->name);
-	l->seen |= bit;
 	return 0;
 }
 
@@ -301,12 +289,23 @@ int add_options_parse(const struct command *command, int argc, char **argv, stru
 
 	command_begin(&l.line, command, argc, argv);
 	while ((key = command_next(&l.line)) > 0)
-		if (said_before(&l) || apply(&l, key))
+		if (apply(&l, key))
 			return LINE_BAD;
 	err = key ? key : check(&l);
 	if (!err)
 		*ret = o;
 	return err;
+}
+
+/* Before a keeper is started, which would tell of all that it lacks. */
+static int check_control(void)
+{
+	struct ctrl ctrl;
+	int ret = ctrl_open(&ctrl);
+
+	if (!ret)
+		ctrl_close(&ctrl);
+	return ret ? -ENODEV : 0; /* not LINE_BAD, as -EPERM would be */
 }
 
 int add_options_possible(const struct command *command, const struct options *o)
@@ -321,5 +320,5 @@ int add_options_possible(const struct command *command, const struct options *o)
 		if (access(o->shm_files[i], F_OK) < 0)
 			return command_error(command, "--shm-file '%s': %s", o->shm_files[i],
 					     strerror(errno));
-	return 0;
+	return check_control();
 }

@@ -16,7 +16,8 @@ extern const struct flag add_flags[NR_ADD_FLAGS];
  */
 int add_options_parse(const struct command *command, int argc, char **argv, struct options *ret);
 
-/* Of a new device: can this machine have it?  0 or LINE_BAD. */
+/* Of a new device: can this machine have it?  0, LINE_BAD, or an error of
+ * the driver's. */
 int add_options_possible(const struct command *command, const struct options *o);
 
 #endif

@@ -98,6 +98,18 @@ static bool is_choice(const char *choices, const char *value)
 	return false;
 }
 
+/* Nobody can mean both of two values. */
+static int said_before(struct command_line *line)
+{
+	enum word takes = line->flag->takes;
+	uint64_t bit = 1ULL << (line->flag - line->command->flags);
+
+	if (line->seen & bit && takes != WORD_NONE && takes != WORD_DEVICES && takes != WORD_FILES)
+		return command_error(line->command, "--%s is given twice", line->flag->name);
+	line->seen |= bit;
+	return 0;
+}
+
 int command_next(struct command_line *line)
 {
 	struct option longs[FLAGS_MAX + 2];
@@ -122,8 +134,9 @@ int command_next(struct command_line *line)
 		return bad_flag(line, key == ':');
 	line->flag = flag_of(line->command, key);
 	line->value = optarg;
-	if (line->flag && line->flag->takes == WORD_CHOICE &&
-	    !is_choice(line->flag->argument, optarg))
+	if (said_before(line))
+		return LINE_BAD;
+	if (line->flag->takes == WORD_CHOICE && !is_choice(line->flag->argument, optarg))
 		return command_error(line->command, "--%s '%s': wants one of %s", line->flag->name,
 				     optarg, line->flag->argument);
 	return key;

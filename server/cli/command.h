@@ -9,6 +9,7 @@
 #define UBLKZC_SERVER_CLI_COMMAND_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define EXIT_USAGE 2
 
@@ -19,8 +20,10 @@
 enum word {
 	WORD_NONE,
 	WORD_ANY,
-	WORD_DEVICE, /* 0, ublkb0 or /dev/ublkb0 */
+	WORD_DEVICE,  /* 0, ublkb0 or /dev/ublkb0 */
+	WORD_DEVICES, /* the same, and the flag may be given again with another */
 	WORD_FILE,
+	WORD_FILES, /* so may this one */
 	WORD_PID,
 	WORD_PROGRAM, /* and its arguments: options end at the first operand */
 	WORD_CHOICE,  /* flag.argument is "a|b|c" */
@@ -48,7 +51,7 @@ struct command {
 #define FLAGS(array) .flags = (array), .nr_flags = sizeof(array) / sizeof((array)[0])
 #define FLAG_DEVICE                                                                                \
 	{                                                                                          \
-		'n', "number", WORD_DEVICE, "DEVICE", "another way to say DEVICE"                  \
+		'n', "number", WORD_DEVICES, "DEVICE", "another way to say DEVICE"                 \
 	}
 #define FLAG_JSON(key)                                                                             \
 	{                                                                                          \
@@ -65,6 +68,7 @@ struct command_line {
 	char **argv;
 	const struct flag *flag; /* the last that was read */
 	const char *value;	 /* its argument */
+	uint64_t seen;		 /* bit N: flags[N] was there */
 	char **operands;	 /* after LINE_END */
 	int nr_operands;
 };

@@ -66,16 +66,21 @@ json_t *json_text(const char *text)
 	return ret;
 }
 
-int json_print(const char *name, json_t *value)
+int json_print_to(FILE *file, const char *name, json_t *value)
 {
 	json_t *all = json_pack("{s:i, s:o}", "schema", OUTPUT_SCHEMA, name, value);
 
 	if (!all)
 		return log_error(-ENOMEM, "print JSON");
-	json_dumpf(all, stdout, JSON_INDENT(2));
-	putchar('\n');
+	json_dumpf(all, file, JSON_INDENT(2));
+	fputc('\n', file);
 	json_decref(all);
 	return 0;
+}
+
+int json_print(const char *name, json_t *value)
+{
+	return json_print_to(stdout, name, value);
 }
 
 /* ---- columns ---- */

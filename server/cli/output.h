@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #define OUTPUT_SCHEMA 1
 #define OUTPUT_COLUMNS 12U
@@ -23,8 +24,10 @@ char *size_text(char buf[OUTPUT_SIZE], uint64_t bytes, bool exact);
 /* A string of whatever bytes a path has: what is not UTF-8 becomes U+FFFD. */
 json_t *json_text(const char *text);
 
-/* Print {"schema": ..., @name: @value}, giving @value up.  0, or -ENOMEM, said. */
+/* Print {"schema": ..., @name: @value}, giving @value up.  0, or -ENOMEM, said.  Whether it could
+ * be written, ferror(3) says. */
 int json_print(const char *name, json_t *value);
+int json_print_to(FILE *file, const char *name, json_t *value);
 
 /* ---- columns ---- */
 

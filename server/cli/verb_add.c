@@ -252,7 +252,7 @@ static int prepare_new(struct start *s, const struct command *command, int argc,
 	int ret = prepare(s, command, argc, argv, ret_status);
 
 	if (!ret && (ret = add_options_possible(command, &s->options)))
-		*ret_status = command_status(ret);
+		*ret_status = ret == LINE_BAD ? EXIT_USAGE : EXIT_FAILURE;
 	return ret;
 }
 

@@ -28,6 +28,7 @@ struct wish {
 	pid_t pid;
 	uint64_t device;
 	bool dry_run, list, json, bytes;
+	json_t *attached; /* what came of it, with json */
 	unsigned int devices[DEVICES_MAX];
 	unsigned int nr_devices;
 };
@@ -133,9 +134,10 @@ static int choose_devices(struct wish *w)
 		return 0;
 	state_for_each(choose_if_alive, w);
 	if (w->nr_devices == 1) {
-		printf("process %d has nothing open on a ublk device; /dev/ublkb%u is the only one "
-		       "served\n",
-		       (int)w->pid, w->devices[0]);
+		fprintf(w->json ? stderr : stdout,
+			"process %d has nothing open on a ublk device; /dev/ublkb%u is the only "
+			"one served\n",
+			(int)w->pid, w->devices[0]);
 		return 0;
 	}
 	return log_error(-ENODEV,
@@ -164,11 +166,12 @@ static int dry_run_one(const struct maps_entry *e, void *arg)
 {
 	struct wish *w = arg;
 	int fd = maps_open(w->pid, e);
+	char size[OUTPUT_SIZE];
 
-	printf("%s %" PRIx64 "-%" PRIx64 " %llu bytes%s %s%s%s\n",
+	printf("%s %" PRIx64 "-%" PRIx64 " %s%s %s%s%s\n",
 	       fd >= 0 ? "would register" : "would leave   ", e->start, e->end,
-	       (unsigned long long)(e->end - e->start), e->writable ? "" : " read-only", e->name,
-	       fd < 0 ? ": " : "", fd < 0 ? what_is(fd) : "");
+	       size_text(size, e->end - e->start, w->bytes), e->writable ? "" : " read-only",
+	       e->name, fd < 0 ? ": " : "", fd < 0 ? what_is(fd) : "");
 	if (fd >= 0) {
 		close(fd);
 		w->nr_devices++;
@@ -201,9 +204,17 @@ static int dry_run(struct wish *w)
 	return 0;
 }
 
+static json_t *attached_json(unsigned int device, const struct wire_reply *r)
+{
+	return json_pack("{s:i, s:i, s:i, s:i, s:I, s:i}", "device", (int)device, "pid",
+			 (int)r->pid, "processes", (int)r->processes, "buffers", (int)r->index,
+			 "bytes", (json_int_t)r->max_bytes, "refused", (int)r->refused);
+}
+
 static int attach_to(const struct wish *w, unsigned int device)
 {
 	struct wire_reply reply;
+	char size[OUTPUT_SIZE];
 	int ret = ask(device, WIRE_ATTACH, (uint32_t)w->pid, 0, &reply);
 
 	if (ret)
@@ -211,8 +222,19 @@ static int attach_to(const struct wish *w, unsigned int device)
 	if (reply.status)
 		return log_error(reply.status, "/dev/ublkb%u: process %d: %s", device, (int)w->pid,
 				 wire_reason_text(reply.reason));
-	printf("/dev/ublkb%u: %llu bytes in %u buffers of %u process%s\n", device,
-	       (unsigned long long)reply.max_bytes, reply.index, reply.processes,
+	if (w->attached) {
+		json_t *one;
+
+		reply.pid = (uint32_t)w->pid;
+		one = attached_json(device, &reply);
+		if (reply.refused)
+			json_object_set_new(one, "why_refused",
+					    json_string(wire_reason_text(reply.reason)));
+		json_array_append_new(w->attached, one);
+		return 0;
+	}
+	printf("/dev/ublkb%u: %s in %u buffers of %u process%s\n", device,
+	       size_text(size, reply.max_bytes, w->bytes), reply.index, reply.processes,
 	       reply.processes == 1 ? "" : "es");
 	if (reply.refused)
 		printf("/dev/ublkb%u: %u pieces not registered, the last one because %s\n", device,
@@ -246,12 +268,7 @@ static void list_one(struct listing *l, unsigned int device, const struct wire_r
 	char size[OUTPUT_SIZE];
 
 	if (l->attached) {
-		json_array_append_new(l->attached,
-				      json_pack("{s:i, s:i, s:i, s:i, s:I, s:i}", "device",
-						(int)device, "pid", (int)r->pid, "processes",
-						(int)r->processes, "buffers", (int)r->index,
-						"bytes", (json_int_t)r->max_bytes, "refused",
-						(int)r->refused));
+		json_array_append_new(l->attached, attached_json(device, r));
 		return;
 	}
 	table_cellf(&l->table, "/dev/ublkb%u", device);
@@ -286,7 +303,10 @@ static int list(struct wish *w)
 	int ret = 0;
 
 	table_begin(&l.table, headings, 6, 0x3e);
-	state_for_each(choose_if_alive, w);
+	if (w->device != NO_DEVICE)
+		choose(w, (unsigned int)w->device);
+	else
+		state_for_each(choose_if_alive, w);
 	for (unsigned int i = 0; i < w->nr_devices; i++) {
 		int err = list_device(&l, w->devices[i]);
 
@@ -306,8 +326,8 @@ static const struct flag attach_flags[] = {
 	  "the device; default: those the program has files open on" },
 	{ 'd', "dry-run", WORD_NONE, NULL, "only say what would be registered" },
 	{ 'l', "list", WORD_NONE, NULL, "what is attached" },
-	{ 'b', "bytes", WORD_NONE, NULL, "with --list: sizes in bytes" },
-	{ 'j', "json", WORD_NONE, NULL, "with --list: for programs, ublkzc-json(5)" },
+	{ 'b', "bytes", WORD_NONE, NULL, "sizes in bytes" },
+	FLAG_JSON('j'),
 };
 
 static const struct flag detach_flags[] = {
@@ -359,8 +379,8 @@ static int parse(const struct command *command, int argc, char **argv, struct wi
 	while ((key = command_next(&line)) > 0)
 		if (set(w, &line, key))
 			return LINE_BAD;
-	if (!key && w->json && !w->list)
-		return command_error(command, "--json is for --list");
+	if (!key && w->dry_run && (w->list || w->json))
+		return command_error(command, "--dry-run goes with neither --list nor --json");
 	if (!key && !w->pid && !w->list)
 		return command_error(command, "which program? --pid says it");
 	if (!key && w->pid && w->list)
@@ -368,12 +388,17 @@ static int parse(const struct command *command, int argc, char **argv, struct wi
 	return key;
 }
 
-static int for_devices(struct wish *w, int (*each)(const struct wish *w, unsigned int device))
+static int attach_to_all(struct wish *w)
 {
 	int ret = choose_devices(w);
 
+	w->attached = w->json ? json_array() : NULL;
 	for (unsigned int i = 0; !ret && i < w->nr_devices; i++)
-		ret = each(w, w->devices[i]);
+		ret = attach_to(w, w->devices[i]);
+	if (w->attached && ret)
+		json_decref(w->attached);
+	else if (w->attached)
+		ret = json_print("attached", w->attached);
 	return ret;
 }
 
@@ -391,7 +416,7 @@ static int attach(const struct command *command, int argc, char **argv)
 	else if (kill(w.pid, 0) < 0 && errno == ESRCH)
 		ret = no_such_process(w.pid, -ESRCH);
 	else
-		ret = for_devices(&w, attach_to);
+		ret = attach_to_all(&w);
 	return ret ? EXIT_FAILURE : 0;
 }
 

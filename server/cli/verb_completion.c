@@ -24,8 +24,10 @@ static const char *bash_generator(enum word word)
 {
 	switch (word) {
 	case WORD_DEVICE:
+	case WORD_DEVICES:
 		return "compgen -W \"$(cd /dev && echo ublkb[0-9]*)\" -- \"$word\"";
 	case WORD_FILE:
+	case WORD_FILES:
 		return "compgen -f -- \"$word\"";
 	case WORD_PID:
 		return "compgen -W \"$(cd /proc && echo [0-9]*)\" -- \"$word\"";
@@ -110,8 +112,10 @@ static const char *fish_generator(enum word word)
 {
 	switch (word) {
 	case WORD_DEVICE:
+	case WORD_DEVICES:
 		return " -f -a '(string match -r \"ublkb[0-9]+$\" /dev/ublkb*)'";
 	case WORD_FILE:
+	case WORD_FILES:
 		return " -F";
 	case WORD_PID:
 		return " -f -a '(__fish_complete_pids)'";

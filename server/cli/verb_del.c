@@ -276,6 +276,9 @@ static int del_device(unsigned int device, bool force, bool *ret_busy)
 			device);
 	if (!ret)
 		wait_for_number(device);
+	if (ret == -EPERM || ret == -EACCES)
+		return log_error(ret, "/dev/ublkb%u: only root and the server's user may remove it",
+				 device);
 	return ret ? log_error(ret, "remove device %u", device) : 0;
 }
 

@@ -17,6 +17,7 @@
 #include "common/report.h"
 #include "server/life/state.h"
 #include "command.h"
+#include "io_json.h"
 #include "output.h"
 #include "run_program.h"
 #include "run_report.h"
@@ -27,6 +28,8 @@
 struct wish {
 	bool explain, quiet, bytes;
 	const char *library;
+	const char *json; /* the file for it; NULL: none */
+	FILE *json_file;
 	char **program;
 };
 
@@ -204,6 +207,37 @@ static void say_programs(struct report_file *file, const char *program)
 			file->next - REPORT_SLOTS);
 }
 
+/* ---- for programs ---- */
+
+static json_t *devices_json(const struct snapshot *before, const struct snapshot *after)
+{
+	json_t *devices = json_array();
+
+	for (unsigned int i = 0; i < after->nr; i++) {
+		struct queue_counters meanwhile;
+		json_t *of_io;
+
+		io_between(find_device(before, after->of[i].device), &after->of[i].sum, &meanwhile);
+		of_io = io_json(&meanwhile);
+		json_object_set_new(of_io, "device", json_integer(after->of[i].device));
+		json_array_append_new(devices, of_io);
+	}
+	return devices;
+}
+
+static void write_json(const struct wish *w, const struct snapshot *before,
+		       const struct snapshot *after, int status)
+{
+	int bad;
+
+	json_print_to(w->json_file, "run",
+		      json_pack("{s:o, s:i, s:o}", "program", json_text(w->program[0]), "status",
+				status, "devices", devices_json(before, after)));
+	bad = ferror(w->json_file);
+	if (fclose(w->json_file) || bad)
+		log_error(-errno, "--json %s", w->json);
+}
+
 /* ---- the verb ---- */
 
 static const struct flag flags[] = {
@@ -214,6 +248,8 @@ static const struct flag flags[] = {
 	  "which memory: UBLKZC_CAPTURE" },
 	{ 'f', "fork", WORD_CHOICE, "auto|copy|private", "what forks do: UBLKZC_FORK" },
 	{ 'p', "profile", WORD_ANY, "LINE", "'PROGRAM malloc mmap ...': UBLKZC_PROFILE" },
+	{ 'j', "json", WORD_FILE, "FILE",
+	  "write what was zero-copy to FILE, for programs: ublkzc-json(5)" },
 	{ 'l', "library", WORD_FILE, "PATH", "the libublkzc.so to preload" },
 };
 
@@ -238,6 +274,9 @@ static void set(struct wish *w, int key, const char *value)
 	case 'p':
 		setenv("UBLKZC_PROFILE", value, 1);
 		break;
+	case 'j':
+		w->json = value;
+		break;
 	default:
 		w->library = value;
 	}
@@ -251,6 +290,8 @@ static int parse(struct command_line *line, struct wish *w)
 		set(w, key, line->value);
 	if (!key && !line->nr_operands)
 		return command_error(line->command, "which program?");
+	if (!key && w->quiet && w->explain)
+		return command_error(line->command, "--quiet, or --explain, but not both");
 	w->program = line->operands;
 	return key;
 }
@@ -271,8 +312,10 @@ static int run_and_tell(const struct wish *w)
 	take_snapshot(before);
 	status = run_program(w->program);
 	file = run_report_take();
+	take_snapshot(after);
+	if (w->json)
+		write_json(w, before, after, status);
 	if (!w->quiet) {
-		take_snapshot(after);
 		if (file && (w->explain || !file->next))
 			say_programs(file, w->program[0]);
 		say_devices(before, after, w);
@@ -292,6 +335,10 @@ static int run(const struct command *command, int argc, char **argv)
 	ret = parse(&line, &w);
 	if (ret)
 		return command_status(ret);
+	if (w.json && !(w.json_file = fopen(w.json, "we"))) {
+		log_error(-errno, "--json %s", w.json);
+		return EXIT_FAILURE;
+	}
 	if (run_program_preload(w.library))
 		return EXIT_FAILURE;
 	return run_and_tell(&w);

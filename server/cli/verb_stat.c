@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "server/life/state.h"
 #include "command.h"
+#include "io_json.h"
 #include "output.h"
 #include "verbs.h"
 
@@ -22,23 +23,6 @@ static json_t *count(const counter_t *c)
 	return json_integer((json_int_t)counter_get(c));
 }
 
-static json_t *json_op(const struct op_counters *op)
-{
-	return json_pack("{s:{s:o, s:o}, s:{s:o, s:o}}", "zero_copy", "requests",
-			 count(&op->zero_copy_requests), "bytes", count(&op->zero_copy_bytes),
-			 "copied", "requests", count(&op->copied_requests), "bytes",
-			 count(&op->copied_bytes));
-}
-
-static json_t *json_why_copied(const struct queue_counters *c)
-{
-	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "no_feature", count(&c->copied_no_feature),
-			 "nothing_registered", count(&c->copied_nothing_registered), "other_memory",
-			 count(&c->copied_other_memory), "unknown_buffer",
-			 count(&c->copied_unknown_buffer), "misaligned",
-			 count(&c->copied_misaligned));
-}
-
 static json_t *stat_json(const struct state *s, const struct queue_counters *c)
 {
 	json_t *of_device = json_pack(
@@ -47,14 +31,7 @@ static json_t *stat_json(const struct state *s, const struct queue_counters *c)
 		"shmem_zc", s->shmem_zc, "recoveries", (int)s->recoveries, "pid", s->pid, "buffers",
 		count(&s->buffers), "buffer_bytes", count(&s->buffer_bytes), "clients",
 		count(&s->clients), "refused", count(&s->refused));
-	json_t *of_io = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
-				  json_op(&c->read), "write", json_op(&c->write), "flush",
-				  count(&c->flushes), "discard", count(&c->discards),
-				  "write_zeroes", count(&c->write_zeroes), "errors",
-				  count(&c->errors), "bounced", count(&c->bounced), "scattered",
-				  count(&c->scattered), "unanswered_bytes",
-				  count(&c->copied_unanswered_bytes), "not_zero_copy",
-				  json_why_copied(c));
+	json_t *of_io = io_json(c);
 
 	json_object_update(of_device, of_io);
 	json_decref(of_io);

@@ -25,6 +25,10 @@ static int explain(unsigned int device, const struct wire_reply *reply)
 {
 	bool missing = reply->reason == WIRE_PROGRAM_MISSING;
 
+	if (reply->reason == WIRE_NOT_ALLOWED) {
+		log_line(LOG_ERROR, "/dev/ublkb%u: %s", device, wire_reason_text(reply->reason));
+		return EXIT_FAILURE;
+	}
 	log_line(LOG_ERROR,
 		 "/dev/ublkb%u goes on with the program it had: %s%s%s; " STATE_DIR
 		 "/ublkb%u.log may say more",

@@ -39,6 +39,22 @@ static int set_recovery(struct device *d, uint64_t features)
 			 d->options->recovery == RECOVERY_FAIL ? "fail" : "reissue");
 }
 
+/* The driver takes what it can of what is asked for, without an error. */
+static void say_what_is_less(const struct device *d)
+{
+	const struct options *o = d->options;
+
+	if (d->info.nr_hw_queues < o->nr_queues)
+		log_line(LOG_WARN, "%u hardware queues instead of %u: one per processor at most",
+			 (unsigned int)d->info.nr_hw_queues, o->nr_queues);
+	if (d->info.queue_depth < o->depth)
+		log_line(LOG_WARN, "%u requests in flight per queue instead of %u",
+			 (unsigned int)d->info.queue_depth, o->depth);
+	if (d->info.max_io_buf_bytes < o->max_io)
+		log_line(LOG_WARN, "requests of at most %u bytes instead of %u",
+			 d->info.max_io_buf_bytes, o->max_io);
+}
+
 static int add_device(struct device *d)
 {
 	uint64_t features = 0;
@@ -67,6 +83,7 @@ static int add_device(struct device *d)
 	if (ret < 0)
 		return explain_add_error(d, ret);
 	d->added = true;
+	say_what_is_less(d);
 	/* Older drivers clear flags that they do not know, without an error. */
 	d->shmem_zc = (d->info.flags & UBLK_F_SHMEM_ZC) != 0;
 	if (wanted && !d->shmem_zc)

@@ -202,19 +202,29 @@ static int examine(struct target *target, bool direct)
 int backing_open(struct target *target)
 {
 	bool direct = target->fd >= 0 && (fcntl(target->fd, F_GETFL) & O_DIRECT);
+	uint64_t tail;
 	int ret;
 
 	if (target->fd < 0)
 		target->fd = open_backing(target, &direct);
 	if (target->fd < 0)
 		return target->fd;
+	if (!direct && !target->buffered)
+		log_line(LOG_WARN, "%s takes no direct I/O: served through the page cache",
+			 target->path);
 	ret = examine(target, direct);
 	if (ret)
 		return ret;
 	ret = lock_backing(target);
 	if (ret)
 		return ret;
-	target->size -= target->size % target->block_size;
+	tail = target->size % target->block_size;
+	target->size -= tail;
+	if (target->size && tail)
+		log_line(LOG_WARN,
+			 "%s: its last %llu bytes are less than a block of %u, and not on the "
+			 "device",
+			 target->path, (unsigned long long)tail, target->block_size);
 	if (!target->size)
 		return log_error(-EINVAL, "%s is smaller than one block of %u bytes", target->path,
 				 target->block_size);

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* io_json.h - a device's counters, for programs: what stat and run have in common. */
+#ifndef UBLKZC_SERVER_CLI_IO_JSON_H
+#define UBLKZC_SERVER_CLI_IO_JSON_H
+
+#include <jansson.h>
+
+#include "server/life/state.h"
+
+/* The members that ublkzc-json(5) has under "read" to "not_zero_copy"; NULL: no memory. */
+json_t *io_json(const struct queue_counters *c);
+
+/* What was counted between two moments. */
+void io_between(const struct queue_counters *before, const struct queue_counters *after,
+		struct queue_counters *ret);
+
+#endif
