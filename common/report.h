@@ -33,7 +33,7 @@ enum stat_id {
 	STAT_MMAP_OFF,		/* large private mapping, but not captured */
 	STAT_FORKED_WITHOUT_US, /* _Fork or clone: capture is off in the child */
 	STAT_BUSY,		/* the lock could not be had */
-	STAT_HELD_BYTES, /* of captured memory existed at the end */
+	STAT_HELD_BYTES,	/* of captured memory existed at the end */
 	STAT_ARENAS,
 	STAT_ARENAS_SENT,
 	STAT_ARENAS_REFUSED,
@@ -65,6 +65,7 @@ struct report {
 	uint32_t pad;
 	char program[32];
 	char off_reason[REPORT_TEXT];	 /* empty: the shim was on */
+	char captures[REPORT_TEXT];	 /* what would be; only for UBLKZC_PROBE */
 	char buffered_path[REPORT_TEXT]; /* of the first such open; empty: none */
 	atomic_ullong counters[STAT_NR];
 	/* Threads that count in one cache line slow each other down. */

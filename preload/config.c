@@ -40,6 +40,7 @@ struct variable {
 static const struct variable variables[] = {
 	{ "DISABLE", KIND_BOOL, FIELD(disable), 0, 0, 0, NULL },
 	{ "STATS", KIND_BOOL, FIELD(stats), 0, 0, 0, NULL },
+	{ "PROBE", KIND_BOOL, FIELD(probe), 0, 0, 0, NULL },
 	{ "LOG", KIND_WORD, FIELD(log_level), 0, 0, 0, "error warn info debug" },
 	{ "CAPTURE", KIND_WORD, FIELD(capture), 0, 0, 0, "auto none aligned malloc mmap all" },
 	{ "FORK", KIND_WORD, FIELD(fork), 0, 0, 0, "auto copy private" },

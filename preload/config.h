@@ -22,6 +22,7 @@ enum fork_mode { FORK_AUTO, FORK_COPY, FORK_PRIVATE };
 struct config {
 	bool disable;
 	bool stats;
+	bool probe; /* tell what would be captured, and end */
 	int log_level; /* enum log_level */
 	bool log_set;  /* somebody asked for it */
 	enum capture_mode capture;

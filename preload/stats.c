@@ -91,6 +91,11 @@ void stats_no_server(unsigned int device)
 	stat_add(STAT_NO_SERVER, 1);
 }
 
+void stats_captures(const char *text)
+{
+	copy_text(stats_report->captures, text, sizeof(stats_report->captures));
+}
+
 void stats_buffered_open(const char *path)
 {
 	if (!stats_report->buffered_path[0])

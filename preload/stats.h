@@ -52,6 +52,9 @@ void stats_no_server(unsigned int device);
 /* A file on a ublk disk was opened without O_DIRECT. */
 void stats_buffered_open(const char *path);
 
+/* What would be captured: the answer to UBLKZC_PROBE. */
+void stats_captures(const char *text);
+
 /* Print the summary, lines of plain words. */
 void stats_print(void);
 

@@ -22,6 +22,7 @@ const struct command *const commands[] = {
 	&command_run,
 	&command_attach,
 	&command_detach,
+	&command_doctor,
 	&command_features,
 	&command_manual,
 	&command_completion,

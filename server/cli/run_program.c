@@ -48,23 +48,27 @@ static int find_library(char *ret, size_t size)
 			 UBLKZC_LIBDIR);
 }
 
+int run_program_library(const char *library, char *ret, size_t size)
+{
+	if (!library)
+		return find_library(ret, size);
+	if (access(library, R_OK) < 0)
+		return log_error(-errno, "--library %s", library);
+	snprintf(ret, size, "%s", library);
+	return 0;
+}
+
 /* In front of what is there, so that it sees the program's own calls. */
 int run_program_preload(const char *library)
 {
 	const char *old = getenv("LD_PRELOAD");
-	char found[4096];
+	char found[RUN_PATH_MAX];
 	char *value;
-	int ret;
+	int ret = run_program_library(library, found, sizeof(found));
 
-	if (!library) {
-		ret = find_library(found, sizeof(found));
-		if (ret)
-			return ret;
-		library = found;
-	} else if (access(library, R_OK) < 0) {
-		return log_error(-errno, "--library %s", library);
-	}
-	if (asprintf(&value, "%s%s%s", library, old && *old ? ":" : "", old ? old : "") < 0)
+	if (ret)
+		return ret;
+	if (asprintf(&value, "%s%s%s", found, old && *old ? ":" : "", old ? old : "") < 0)
 		return log_error(-ENOMEM, "LD_PRELOAD");
 	setenv("LD_PRELOAD", value, 1);
 	free(value);
@@ -151,23 +155,31 @@ static int open_in_path(const char *program)
 	return -1;
 }
 
-static bool has_interpreter(int fd, const Elf64_Ehdr *elf)
+/* The loader that the program asks for, "" if there is none; false: it cannot be told. */
+static bool loader_of(int fd, const Elf64_Ehdr *elf, char *ret, size_t size)
 {
 	for (unsigned int i = 0; i < elf->e_phnum; i++) {
 		Elf64_Phdr segment;
+		size_t len;
 
 		if (pread(fd, &segment, sizeof(segment),
 			  (off_t)(elf->e_phoff + i * (uint64_t)elf->e_phentsize)) !=
 		    (ssize_t)sizeof(segment))
-			return true;
-		if (segment.p_type == PT_INTERP)
-			return true;
+			return false;
+		if (segment.p_type != PT_INTERP)
+			continue;
+		len = segment.p_filesz < size ? segment.p_filesz : size - 1;
+		memset(ret, 0, size);
+		return pread(fd, ret, len, (off_t)segment.p_offset) == (ssize_t)len;
 	}
-	return false;
+	ret[0] = '\0';
+	return true;
 }
 
+/* Why nothing can be preloaded into what is open as @fd; NULL: nothing speaks against it. */
 static const char *judge(int fd)
 {
+	char loader[256];
 	Elf64_Ehdr elf = { 0 };
 	struct stat st;
 
@@ -181,10 +193,27 @@ static const char *judge(int fd)
 		       "its environment?)";
 	if (elf.e_ident[EI_CLASS] != ELFCLASS64)
 		return "it is a 32-bit program, and " LIBRARY " is for 64 bits";
-	if (!has_interpreter(fd, &elf))
+	if (!loader_of(fd, &elf, loader, sizeof(loader)))
+		return NULL;
+	if (!loader[0])
 		return "it is linked statically, so nothing can be preloaded (ublkzc attach "
 		       "serves what memory it shares)";
-	return "it left no report: it cleared its environment, or its C library is not glibc";
+	if (strstr(loader, "ld-musl"))
+		return "its C library is musl, and " LIBRARY " is for glibc (ublkzc attach serves "
+		       "what memory it shares)";
+	return NULL;
+}
+
+const char *run_program_obstacle(const char *program)
+{
+	const char *why;
+	int fd = open_in_path(program);
+
+	if (fd < 0)
+		return strerrordesc_np(errno);
+	why = judge(fd);
+	close(fd);
+	return why;
 }
 
 const char *run_program_why_not(const char *program)
@@ -196,5 +225,26 @@ const char *run_program_why_not(const char *program)
 		return "it could not be run";
 	why = judge(fd);
 	close(fd);
-	return why;
+	return why ? why
+		   : "it left no report: it cleared its environment, or its C library is "
+		     "not glibc";
+}
+
+bool run_program_script(const char *program, char interpreter[RUN_PATH_MAX])
+{
+	int fd = open_in_path(program);
+	ssize_t len;
+	char *begin;
+
+	if (fd < 0)
+		return false;
+	len = pread(fd, interpreter, RUN_PATH_MAX - 1, 0);
+	close(fd);
+	if (len < 3 || memcmp(interpreter, "#!", 2) != 0)
+		return false;
+	interpreter[len] = '\0';
+	begin = interpreter + 2 + strspn(interpreter + 2, " \t");
+	begin[strcspn(begin, " \t\n")] = '\0';
+	memmove(interpreter, begin, strlen(begin) + 1);
+	return interpreter[0] != '\0';
 }

@@ -78,6 +78,7 @@ int run_report_make(void)
 		return log_error(ret, "%s", path);
 	}
 	setenv("UBLKZC_STATS_FILE", path, 1);
+	unsetenv("UBLKZC_PROBE"); /* would end the program now that there is a file */
 	return 0;
 }
 
