@@ -9,6 +9,7 @@
 
 #include "arena.h"
 #include "blocks.h"
+#include "config.h"
 #include "lock.h"
 #include "sys.h"
 
@@ -24,19 +25,6 @@
 #define LOCK_MS 20
 
 static atomic_size_t spent; /* bytes that were populated, and may lie idle */
-
-static atomic_uint generation;
-
-unsigned int ahead_generation(void)
-{
-	return atomic_load(&generation);
-}
-
-static void spend(size_t len)
-{
-	atomic_fetch_add(&spent, len);
-	atomic_fetch_add(&generation, 1);
-}
 
 static bool may_spend(const struct memfile *f, size_t len)
 {
@@ -107,20 +95,24 @@ static bool populate_step(const struct memfile *f, char *at, size_t len)
 	sys_madvise(at, len, MADV_POPULATE_WRITE);
 	after = memfile_resident(f, 0);
 	if (after > before)
-		spend(after - before);
+		atomic_fetch_add(&spent, after - before);
 	return true;
 }
 
+/* Some is done however late it is: on a busy machine the time is over before it has begun. */
 static void populate(const struct pieces *p, long long deadline)
 {
+	size_t sum = 0;
+
 	for (unsigned int i = 0; i < p->nr; i++)
 		for (size_t done = 0; done < p->list[i].len; done += STEP) {
 			size_t left = p->list[i].len - done;
+			size_t len = left < STEP ? left : STEP;
 
-			if (sys_now_ms() >= deadline ||
-			    !populate_step(&p->file, p->list[i].at + done,
-					   left < STEP ? left : STEP))
+			if ((sum >= AHEAD_LEAST && sys_now_ms() >= deadline) ||
+			    !populate_step(&p->file, p->list[i].at + done, len))
 				return;
+			sum += len;
 		}
 }
 
@@ -196,7 +188,7 @@ static void collapse_slot(unsigned int slot, long long deadline)
 
 void ahead_prepare(void)
 {
-	long long deadline = sys_now_ms() + AHEAD_OPEN_MS;
+	long long deadline = sys_now_ms() + AHEAD_OPEN_MS((long long)config.connect_ms);
 
 	for (unsigned int i = 0; i < arena_slots; i++) {
 		struct pieces p;
@@ -215,6 +207,6 @@ bool ahead_block(void *p, size_t len)
 	if (!a || !may_spend(&a->file, len))
 		return false;
 	sys_madvise(p, len, MADV_POPULATE_WRITE);
-	spend(len);
+	atomic_fetch_add(&spent, len);
 	return true;
 }

@@ -19,10 +19,9 @@ struct session {
 	bool used;
 	bool live;
 	bool legacy;
-	unsigned int told; /* ahead_generation() that the server knows */
-	bool hints;	   /* it takes WIRE_RESIDENT */
-	bool no_scans;	   /* it declines WIRE_SCAN */
-	bool late;	   /* it did not answer in time, and is not waited for until it does */
+	bool hints;    /* it takes WIRE_RESIDENT */
+	bool no_scans; /* it declines WIRE_SCAN */
+	bool late;     /* it did not answer in time, and is not waited for until it does */
 	unsigned int device;
 	int fd; /* live and not legacy: the connection */
 	dev_t dev;
@@ -32,11 +31,14 @@ struct session {
 	uint32_t scan_seq;    /* of the SCAN whose answer is to come; 0: none */
 	unsigned int scanned; /* shared_generation() that the server knows */
 	long long retry_at;   /* not live: when to try again, ms */
+	long long again_at;   /* ms: when something that had grown was last offered again */
+	unsigned int again_free;
 	struct handed {
-		uint64_t id;  /* of the arena that was in this slot; 0: none sent */
-		uint32_t seq; /* of its ADD */
-		int index;    /* what the server called it, or INDEX_* */
-		bool again;   /* it was sent before, and counted then */
+		uint64_t id;	 /* of the arena that was in this slot; 0: none sent */
+		uint32_t seq;	 /* of its ADD */
+		int index;	 /* what the server called it, or INDEX_* */
+		bool again;	 /* it was sent before, and counted then */
+		size_t resident; /* bytes of it that existed then */
 	} sent[ARENAS_MAX];
 };
 

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 
-#include "ahead.h"
 #include "blocks.h"
 #include "common/wire.h"
 #include "config.h"
@@ -20,7 +19,9 @@
 #include "sys.h"
 #include "talk.h"
 
-#define LOCK_MS 20 /* to look at an arena; then it is looked at later */
+#define LOCK_MS 20     /* to look at an arena; then it is looked at later */
+#define AGAIN_FREE 32U /* opens that offer again what has grown, and */
+#define AGAIN_MS 1000  /* one more each: who opens files all the time does not pay each time */
 
 static int send_add(struct session *s, const struct arena_view *v, int fd)
 {
@@ -81,7 +82,8 @@ static void hand_over(struct session *s, struct handed *sent, const struct arena
 	}
 	*sent = (struct handed){ .id = v->id,
 				 .seq = s->seq,
-				 .index = s->legacy ? INDEX_NONE : INDEX_PENDING };
+				 .index = s->legacy ? INDEX_NONE : INDEX_PENDING,
+				 .resident = memfile_resident(&v->file, 0) };
 }
 
 /* Nothing is held while others are talked to: so with a descriptor of our own. */
@@ -138,9 +140,22 @@ static bool still_there(unsigned int slot, uint64_t id, struct arena_view *ret)
 	return ret->id == id;
 }
 
+static bool may_offer_again(struct session *s)
+{
+	long long now = sys_now_ms();
+
+	if (s->again_free < AGAIN_FREE)
+		s->again_free++;
+	else if (now - s->again_at < AGAIN_MS)
+		return false;
+	s->again_at = now;
+	return true;
+}
+
 /*
- * More of what was sent before exists now, and an open is to find it registered: a hint
- * has no answer, so it is sent once more, and then the first time is taken back.
+ * More of what was sent before exists now, because we populated it or the program touched
+ * it, and an open is to find it registered: a hint has no answer, so it is sent once
+ * more, and then the first time is taken back.
  */
 static void offer_again(struct session *s)
 {
@@ -149,7 +164,9 @@ static void offer_again(struct session *s)
 		struct handed before = *sent;
 		struct arena_view v;
 
-		if (!sent->id || sent->index < 0 || !still_there(i, sent->id, &v) || v.region)
+		if (!sent->id || sent->index < 0 || !still_there(i, sent->id, &v) || v.region ||
+		    memfile_resident(&v.file, before.resident) == before.resident ||
+		    !may_offer_again(s))
 			continue;
 		offer(s, sent, &v);
 		if (!s->live || sent->seq == before.seq)
@@ -215,12 +232,9 @@ static int wait_for_answers(struct session *s, long long deadline)
  */
 void session_hand_over_all(struct session *s)
 {
-	unsigned int generation = ahead_generation();
-
 	session_reconcile(s);
-	if (s->told != generation && !s->legacy)
+	if (!s->legacy)
 		offer_again(s);
-	s->told = generation;
 	if (shared_generation() != s->scanned && s->live && !s->legacy && !s->no_scans)
 		ask_to_look(s);
 	if (wait_for_answers(s, sys_now_ms() + (long long)config.connect_ms))

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -281,6 +282,42 @@ static void an_open_waits_for_what_was_sent_before_it(void **state)
 	new_small_arena();
 	session_arm(5, 0);
 	assert_int_equal(stat_get(STAT_ARENAS_SENT), answered + 1);
+	fake_stop(&f);
+}
+
+/* Touch what was allocated before another thread's open, then open. */
+static void an_open_tells_of_what_was_touched_since(void **state)
+{
+	char *p = block_alloc(4UL << 20, 4096, false);
+	unsigned int adds;
+	struct fake f;
+
+	(void)state;
+	fake_start(&f, 5, POLITE, false);
+	session_arm(5, 0);
+	session_arm(5, 0); /* by now all that is populated ahead has been told of */
+	adds = f.adds;
+	session_arm(5, 0);
+	assert_int_equal(f.adds, adds);
+	block_free(p);
+	p = block_alloc(12UL << 20, 4096, false); /* more than is ever populated ahead */
+	session_arm(5, 0);
+	adds = f.adds;
+	memset(p, 1, 12UL << 20);
+	session_arm(5, 0);
+	assert_true(f.adds > adds);
+	adds = f.adds;
+	session_arm(5, 0);
+	assert_int_equal(f.adds, adds);
+	/* Who opens all the time is not made to tell each time. */
+	for (int i = 0; i < 200; i++) {
+		assert_int_equal(madvise(p, 4096, MADV_REMOVE), 0);
+		session_arm(5, 0);
+		p[0] = 1;
+		session_arm(5, 0);
+	}
+	assert_true(f.adds < adds + 100);
+	block_free(p);
 	fake_stop(&f);
 }
 
@@ -718,6 +755,8 @@ int main(void)
 		T(arming_inside_the_allocator_gives_up),
 		T(two_disks_have_two_sessions),
 		T(a_forked_child_has_a_session_of_its_own),
+		T(an_open_tells_of_what_was_touched_since), /* last: it spends what is populated
+							       ahead */
 	};
 
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
