@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# When memory is short the kernel swaps to a ublkzc device whose server itself needs memory,
-# for the page cache of its backing file: it must not wait for what only it can do. (Seen to
+# When memory is short the kernel swaps to a ublkzc device, or writes back files on it, and its
+# server itself needs memory: it must not wait for what only it can do. (Seen to
 # hang for ever, within seconds, with a server that may not become an I/O flusher.)
 . "$(dirname "$0")/../lib.sh"
 
@@ -61,33 +61,48 @@ for turn in range(2):
             sys.exit(f"byte {at} is another in turn {turn}")
         memory[at:at + 8] = (at + turn).to_bytes(8, "little")
 PY
-# swap NAME, add options: programs want 320 MiB, and there are 160
-swap() {
-    local name=$1 free written
-    shift
+add() { # options of add
     # WITHOUT=1: to see it fail
-    DEVICE=$(${WITHOUT:+setpriv --bounding-set -sys_resource} "$UBLKZC" add -t file -d 4 "$@" "$SCRATCH/mnt/swap.img")
+    DEVICE=$(${WITHOUT:+setpriv --bounding-set -sys_resource} "$UBLKZC" add -t file -d 4 "$@" "$SCRATCH/mnt/disk.img")
     ID=${DEVICE#/dev/ublkb}
     DEVICES+=("$DEVICE")
-    mkswap -q "$DEVICE"
-    swapon "$DEVICE"
+}
+leave_free() { # MIB
+    local free
     echo 3 >/proc/sys/vm/drop_caches
     # Huge pages are nobody's else.
     free=$(awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
-    echo $(((free - 160) / 2)) >/proc/sys/vm/nr_hugepages
-    timeout 200 python3 "$SCRATCH/hog.py" || fail "$name: programs that are swapped: status $?"
-    written=$(stat_get '[.write.zero_copy.bytes, .write.copied.bytes] | add')
-    [ "$written" -gt $((40 << 20)) ] || fail "$name: only $written bytes were swapped: there was no need"
-    echo "  $name: $((written >> 20)) MiB were swapped"
-    echo 0 >/proc/sys/vm/nr_hugepages
-    swapoff "$DEVICE"
-    "$UBLKZC" del -n "$ID"
+    echo $(((free - $1) / 2)) >/proc/sys/vm/nr_hugepages
 }
-# Blocks are allocated as they are written, by direct I/O: by the server's threads.
-truncate -s 200M "$SCRATCH/mnt/swap.img"
-[ "${ONLY-direct}" != direct ] || swap "direct I/O to a sparse file"
-# Dirty pages in the page cache. (Blocks that are allocated as those are written back are
-# allocated by the kernel's own thread, which is no I/O flusher: see --buffered in ublkzc(8).)
-dd if=/dev/zero of="$SCRATCH/mnt/swap.img" bs=1M count=200 status=none
+written() { stat_get '[.write.zero_copy.bytes, .write.copied.bytes] | add'; }
+
+# Programs want 320 MiB, and there are 160. Blocks are allocated as they are written, by direct
+# I/O: by the server's threads.
+truncate -s 200M "$SCRATCH/mnt/disk.img"
+add
+mkswap -q "$DEVICE"
+swapon "$DEVICE"
+leave_free 160
+timeout 600 python3 "$SCRATCH/hog.py" || fail "programs that are swapped: status $?"
+[ "$(written)" -gt $((40 << 20)) ] || fail "only $(written) bytes were swapped: there was no need"
+echo "  direct I/O to a sparse file: $(($(written) >> 20)) MiB were swapped"
+echo 0 >/proc/sys/vm/nr_hugepages
+swapoff "$DEVICE"
+"$UBLKZC" del -n "$ID"
+
+# A file of the device's file system, twice in the page cache: the writer's dirty pages must not
+# hold up the server, whose own are what theirs become. (Not swap: docs/recovery.md.)
+dd if=/dev/zero of="$SCRATCH/mnt/disk.img" bs=1M count=200 status=none
 sync
-[ "${ONLY-buffered}" != buffered ] || swap "the page cache of a file" --buffered
+add --buffered
+mkfs.ext4 -qF "$DEVICE"
+mkdir "$SCRATCH/files"
+mount "$DEVICE" "$SCRATCH/files"
+trap 'echo 0 >/proc/sys/vm/nr_hugepages; umount "$SCRATCH/files"; finish' EXIT
+leave_free 160
+lines() { seq -f "%015.0f" 10000000 | head -c 150M; }
+lines | timeout 600 dd of="$SCRATCH/files/data" bs=1M iflag=fullblock conv=fsync status=none || fail "writes through the page cache: status $?"
+[ "$(written)" -ge $((150 << 20)) ] || fail "only $(written) bytes were written"
+echo 3 >/proc/sys/vm/drop_caches
+lines | cmp - "$SCRATCH/files/data" || fail "the file on the device is another"
+echo "  the page cache of a file: $(($(written) >> 20)) MiB were written back"
