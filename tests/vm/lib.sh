@@ -25,9 +25,13 @@ fail() {
 # times FEW MANY: how often what differs by chance is repeated, in ./runtests and in tests/full
 times() { if [ -n "${FULL-}" ]; then echo "$2"; else echo "$1"; fi; }
 
+# at_end COMMAND: before what is there by then is taken down, whatever became of the scenario
+AT_END=()
+at_end() { AT_END=("$1" "${AT_END[@]}"); }
 finish() {
-    local status=$?
+    local status=$? command
     cd /
+    for command in "${AT_END[@]}"; do eval "$command" || :; done
     umount -q "$SCRATCH"/mnt* 2>/dev/null || :
     for device in "${DEVICES[@]}"; do
         "$UBLKZC" del -n "${device#/dev/ublkb}" 2>/dev/null || :

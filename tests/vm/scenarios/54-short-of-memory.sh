@@ -50,7 +50,7 @@ dd if=/dev/zero of=/dev/ram0 bs=1M status=none 2>/dev/null || : # so that it tak
 mkfs.ext4 -qF -E nodiscard /dev/ram0
 mkdir "$SCRATCH/mnt"
 mount /dev/ram0 "$SCRATCH/mnt"
-trap 'echo 0 >/proc/sys/vm/nr_hugepages; swapoff -a; finish' EXIT
+at_end 'echo 0 >/proc/sys/vm/nr_hugepages; swapoff -a'
 cat >"$SCRATCH/hog.py" <<'PY'
 import mmap, sys
 size = 320 << 20
@@ -98,7 +98,7 @@ add --buffered
 mkfs.ext4 -qF "$DEVICE"
 mkdir "$SCRATCH/files"
 mount "$DEVICE" "$SCRATCH/files"
-trap 'echo 0 >/proc/sys/vm/nr_hugepages; umount "$SCRATCH/files"; finish' EXIT
+at_end 'umount "$SCRATCH/files"'
 leave_free 160
 lines() { seq -f "%015.0f" 10000000 | head -c 150M; }
 lines | timeout 600 dd of="$SCRATCH/files/data" bs=1M iflag=fullblock conv=fsync status=none || fail "writes through the page cache: status $?"

@@ -24,7 +24,7 @@ refused 'the driver refuses tag' env LD_PRELOAD="$BUILD/tests/faults/librefuse_f
 # --- /run is full -------------------------------------------------------------------------------
 mkdir -p /run/ublkzc
 mount -t tmpfs -o size=64k,mode=755 tmpfs /run/ublkzc
-trap 'umount -l /run/ublkzc; finish' EXIT
+at_end 'umount -l /run/ublkzc'
 dd if=/dev/zero of=/run/ublkzc/filler bs=4k status=none 2>/dev/null || :
 refused 'No space left on device' "$UBLKZC" add -t file "$SCRATCH/disk.img"
 "$UBLKZC" list >"$SCRATCH/out" || fail "list with a full /run: $?"
