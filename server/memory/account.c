@@ -46,34 +46,55 @@ void account_refund(struct account *a, uint64_t bytes)
 }
 
 /* The credit of one that has asked for nothing for long. */
-#define PACE_FULL ((long long)PACE_BURST * PACE_MS)
+#define PACE_FULL ((long long)PACE_BURST * PACE_SHARE)
+_Static_assert(PACE_COST_MOST <= PACE_BURST, "nobody would ever have his turn");
 
 static void earn(struct pace *p, long long now)
 {
-	if (!p->begun)
-		p->credit = PACE_FULL;
-	else
-		p->credit += now - p->at;
+	p->credit += now - p->at;
 	if (p->credit > PACE_FULL)
 		p->credit = PACE_FULL;
 	p->at = now;
-	p->begun = true;
 }
 
-bool account_take_turn(struct account *a, unsigned int nr, long long now)
+static void begin(struct pace *p, long long cost)
+{
+	if (p->begun)
+		return;
+	*p = (struct pace){ .credit = PACE_FULL, .cost = cost, .begun = true };
+}
+
+bool account_take_turn(struct account *a, unsigned int nr, long long cost, long long now)
 {
 	for (struct account *p = a; p; p = p->parent) {
 		if (!p->paced)
 			continue;
+		begin(&p->pace, cost);
 		earn(&p->pace, now);
-		if (p->pace.credit < PACE_MS)
+		if (p->pace.credit < p->pace.cost * PACE_SHARE)
 			return false;
 	}
 	/* What is merged may cost more than there is: then the next waits longer. */
 	for (struct account *p = a; p; p = p->parent)
 		if (p->paced)
-			p->pace.credit -= (long long)nr * PACE_MS;
+			p->pace.credit -= nr * p->pace.cost * PACE_SHARE;
 	return true;
+}
+
+long long account_cost(long long cost, long long ms)
+{
+	/* Its end stops the device as well, later. */
+	cost = (3 * cost + 2 * ms + 3) / 4;
+	if (cost < PACE_COST_LEAST)
+		return PACE_COST_LEAST;
+	return cost < PACE_COST_MOST ? cost : PACE_COST_MOST;
+}
+
+void account_learn(struct account *a, long long ms)
+{
+	for (; a; a = a->parent)
+		if (a->paced && a->pace.begun)
+			a->pace.cost = account_cost(a->pace.cost, ms);
 }
 
 struct account *account_top(struct account *a)

@@ -16,15 +16,28 @@
 #include <sys/types.h>
 
 /*
- * Registrations that a user has at once, and one more for each PACE_MS: measured, one and
- * its end cost a busy stock device some 30 ms.
+ * A user's registrations may stop a device for one part in PACE_SHARE of the time, and for
+ * PACE_BURST ms at once after twenty seconds without any.  So in any ten seconds others lose
+ * less than a tenth of theirs: 250 ms by the share, 500 by the burst, and what it takes to get
+ * going again.
  */
-#define PACE_BURST 16
-#define PACE_MS 1000
+#define PACE_SHARE 40
+#define PACE_BURST 500 /* ms */
+
+/*
+ * How long a registration and its end stop the device, ms, is what his last ones took:
+ * that differs by a hundred between drivers and machines.  A user begins with what those of
+ * others took, and the first one with a guess.  There are bounds, because on a busy machine
+ * an answer waits for more than the driver.
+ */
+#define PACE_COST_FIRST 30
+#define PACE_COST_LEAST 4
+#define PACE_COST_MOST 400
 
 struct pace {
-	long long credit; /* ms; PACE_MS buy a registration */
+	long long credit; /* ms of the device's time, times PACE_SHARE */
 	long long at;	  /* ms: credit is of this moment */
+	long long cost;	  /* ms of it that a registration takes */
 	bool begun;
 };
 
@@ -45,8 +58,17 @@ uint64_t account_room(const struct account *a);
 void account_charge(struct account *a, uint64_t bytes);
 void account_refund(struct account *a, uint64_t bytes);
 
-/* Pay for @nr registrations at @now (ms).  False: not yet, and nothing was paid. */
-bool account_take_turn(struct account *a, unsigned int nr, long long now);
+/*
+ * Pay for @nr registrations at @now (ms); @cost of one for who never had any.  False: not yet,
+ * and nothing was paid.
+ */
+bool account_take_turn(struct account *a, unsigned int nr, long long cost, long long now);
+
+/* What one costs, when it was @cost and the last one took @ms. */
+long long account_cost(long long cost, long long ms);
+
+/* One of its registrations took @ms. */
+void account_learn(struct account *a, long long ms);
 
 /* One more file, which costs a descriptor here and one in the keeper.  False: too many. */
 bool account_take_file(struct account *a);

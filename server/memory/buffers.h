@@ -82,6 +82,8 @@ struct buffers {
 	unsigned int nr_files;
 	unsigned int indices;	    /* one more than the highest so far */
 	unsigned int registering;   /* asked of the backend, not answered: 0 or 1 */
+	long long asked_at;	    /* ms, that one */
+	long long cost;		    /* ms, of an ordinary one: account.h; 0: none yet */
 	unsigned int unregistering; /* asked of the backend, not answered */
 	uint32_t next_number;	    /* for uses */
 	uint64_t copied;	    /* requests that the device has copied so far */

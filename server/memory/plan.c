@@ -30,6 +30,7 @@
 #define LINGER_SLICE_MAX (1ULL << 20) /* bytes */
 #define LINGER_MAX (16ULL << 20)      /* bytes, of all together */
 #define FIRST_INTERVAL 250   /* ms */
+#define DUE_INTERVAL 1000    /* ms; when it had to wait for its turn */
 #define LAST_INTERVAL 10000  /* ms */
 
 /* ---- what is wanted ---- */
@@ -221,7 +222,8 @@ static bool fill_gap(struct buffers *b, struct file *file, uint64_t at, uint64_t
 		return false;
 	}
 	joined = join(file, &start, &end);
-	if (payer && !account_take_turn(payer, 1 + joined, buffers_now(b))) {
+	if (payer && !account_take_turn(payer, 1 + joined, b->cost ? b->cost : PACE_COST_FIRST,
+					 buffers_now(b))) {
 		file->due = true;
 		return false;
 	}
@@ -274,7 +276,7 @@ static void schedule(struct buffers *b, struct file *file, bool found)
 	else
 		file->interval = LAST_INTERVAL;
 	file->looked_at = buffers_now(b);
-	file->next_look = file->looked_at + (file->due ? PACE_MS : file->interval);
+	file->next_look = file->looked_at + (file->due ? DUE_INTERVAL : file->interval);
 	file->copied = b->copied;
 }
 

@@ -21,6 +21,8 @@
 /* More at once make some drivers read the wrong command. */
 #define UNREGISTERING_MAX 16
 
+#define ORDINARY_SLICE (2ULL << 20) /* bytes */
+
 /* ---- making and freeing ---- */
 
 /* Nobody can give back pages of such a file, so no pin will ever allocate one. */
@@ -220,6 +222,7 @@ static void ask_register(struct buffers *b, struct slice *s)
 	slice_note(b, s, VAULT_REGISTERING);
 	FAULT_POINT("registering");
 	b->registering++;
+	b->asked_at = buffers_now(b);
 	ret = b->backend.reg(b->backend.arg, &s->reg, s);
 	FAULT_POINT("asked");
 	if (ret)
@@ -308,9 +311,20 @@ static void lose_index(struct buffers *b, unsigned int index)
 	s->index = UINT32_MAX;
 }
 
+/* What a registration costs: that of much memory takes long for other reasons. */
+static void learn(struct buffers *b, const struct slice *s)
+{
+	long long took = buffers_now(b) - b->asked_at;
+
+	account_learn(s->account, took);
+	if (s->view.len <= ORDINARY_SLICE)
+		b->cost = account_cost(b->cost ? b->cost : PACE_COST_FIRST, took);
+}
+
 static void registered(struct buffers *b, struct slice *s, int res)
 {
 	b->registering--;
+	learn(b, s);
 	if (res < 0) {
 		if (!s->unwanted) {
 			s->file->refused = res;

@@ -21,6 +21,7 @@
 static struct registry registry;
 static struct buffers b;
 static long long now = 1000000;
+static unsigned int takes; /* a registration, ms */
 
 /* ---- the driver ---- */
 
@@ -63,6 +64,8 @@ static void driver_says(int res)
 	assert_true(nr_asked > 0);
 	a = asked[0];
 	memmove(asked, asked + 1, --nr_asked * sizeof(a));
+	if (a.registering)
+		now += takes;
 	if (a.registering && res >= 0)
 		taken[res] = true;
 	if (!a.registering && !res)
@@ -138,7 +141,7 @@ static int setup(void **state)
 	memset(&answer, 0, sizeof(answer));
 	memset(&registry, 0, sizeof(registry));
 	memset(taken, 0, sizeof(taken));
-	nr_asked = regs = unregs = 0;
+	nr_asked = regs = unregs = takes = 0;
 	refuse = 0;
 	account = fresh_account();
 	other_account = fresh_account();
@@ -734,25 +737,64 @@ static void what_has_ended_pays_for_no_file(void **state)
 	assert_int_equal(other_account.files, 0);
 }
 
+/* How long the others of its device were stopped in that time, ms. */
+static long long stopped(unsigned int regs_before)
+{
+	return 2LL * takes * (regs - regs_before); /* each comes to an end as well */
+}
+
 static void a_user_has_a_rate(void **state)
 {
+	struct buffer_request req = {
+		.len = LEN, .client = &two, .account = &other_account, .seq = 1,
+	};
+	unsigned int before;
+	long long began = now;
+
 	(void)state;
+	takes = 25;
 	account.paced = true;
 	for (uint32_t i = 0; i < 60; i++)
 		assert_int_equal(add(&one, i, i * MIB), 0);
 	driver_works();
 	assert_int_equal(answer.nr, 60); /* nobody waits for his turn */
 	assert_int_equal(answer.status, 0);
-	assert_int_equal(regs, PACE_BURST);
-	copies_go_on(10 * PACE_MS);
-	assert_true(regs >= PACE_BURST + 9 && regs <= PACE_BURST + 11);
+	assert_int_equal(regs, PACE_BURST / PACE_COST_FIRST);
+	before = regs;
+	copies_go_on(20000);
+	assert_true(regs > before);
+	assert_true(stopped(before) <= 20000 / PACE_SHARE + 2 * takes); /* one more was paid before */
+	assert_true(stopped(0) <= (now - began) / PACE_SHARE + 2 * PACE_BURST);
 	/* Others have their own. */
 	other_account.paced = true;
-	assert_int_equal(add(&two, 1, 62 * MIB), 0);
+	before = regs;
+	req.fd = memfd_create("other", MFD_CLOEXEC);
+	assert_int_equal(pwrite(req.fd, "", 1, LEN - 1), 1);
+	assert_int_equal(posix_fallocate(req.fd, 0, LEN), 0);
+	assert_int_equal(buffers_add(&b, &req, &reason), 0);
 	driver_works();
-	assert_true(regs >= PACE_BURST + 10 && regs <= PACE_BURST + 12);
-	copies_go_on(120 * PACE_MS);
+	assert_int_equal(regs, before + 1);
+	close(req.fd);
+	copies_go_on(120000);
 	assert_int_equal(b.nr, 61);
+}
+
+/* What costs little may be done often. */
+static void a_quick_driver_may_be_asked_more_often(void **state)
+{
+	(void)state;
+	takes = 1;
+	account.paced = true;
+	for (uint32_t i = 0; i < 60; i++)
+		assert_int_equal(add(&one, i, i * MIB), 0);
+	driver_works();
+	copies_go_on(20000);
+	assert_int_equal(regs, 60);
+	takes = 1000; /* but a driver that is as slow as that is not given up */
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(add(&one, 100 + i, (60 + i) * MIB), 0);
+	copies_go_on(60000);
+	assert_int_equal(regs, 63);
 }
 
 /* ---- a successor ---- */
@@ -973,6 +1015,7 @@ int main(void)
 		T(only_so_many_files_are_taken),
 		T(what_has_ended_pays_for_no_file),
 		T(a_user_has_a_rate),
+		T(a_quick_driver_may_be_asked_more_often),
 		T(live_slices_are_published_before_the_device_resumes),
 		T(what_nobody_wants_is_unregistered_after_a_while),
 		T(an_unfinished_registration_is_found_and_not_repeated),
