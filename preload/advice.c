@@ -317,15 +317,18 @@ int mapping_advise(void *addr, size_t len, int advice)
 	return ret;
 }
 
-/* ---- userfaultfd ---- */
+/* ---- userfaultfd, stacks ---- */
 
 static bool give_up_full(const struct vma *v, void *arg)
 {
+	struct arena *a = in_blocks(v) ? arena_of(v->start) : NULL;
 	int *ret = arg;
 
 	*ret = is_huge(v) ? 0 : mapping_make_anonymous(v, true);
-	if (in_blocks(v))
+	if (a) {
+		a->taken_out = true;
 		blocks_altered(v->start, v->len);
+	}
 	return *ret == 0;
 }
 

@@ -53,6 +53,7 @@ struct arena {
 	bool huge;		   /* a region of MAP_HUGETLB */
 	_Atomic bool pierced;	   /* a region of which something was unmapped or replaced */
 	bool torn;		   /* a fork came in the middle of a change: only reading is safe */
+	_Atomic bool taken_out;	   /* of a block: there is private memory in its place */
 	bool ahead;		   /* populated for those who open first and allocate then */
 	struct granule *granules;  /* len / ARENA_GRANULE of them; NULL: a region */
 	_Atomic uint64_t *altered; /* a bit per granule: mprotect and the like were here */

@@ -52,6 +52,14 @@ void blocks_altered(const void *addr, size_t len)
 	}
 }
 
+/* What lay there instead is gone with the block; the file's pages nobody has seen since. */
+static bool put_back(const struct arena *a, char *p, size_t bytes)
+{
+	return memfile_valid(&a->file) &&
+	       !sys_is_error(sys_mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+				      a->file.fd, (off_t)(a->offset + (uint64_t)(p - a->base))));
+}
+
 /* The run is to be used anew: readable, writable, inherited by children. */
 bool blocks_restore(struct arena *a, uint32_t at, uint32_t len)
 {
@@ -60,6 +68,8 @@ bool blocks_restore(struct arena *a, uint32_t at, uint32_t len)
 
 	if (!blocks_are_altered(a, at, len))
 		return true;
+	if (a->taken_out && a->state == ARENA_SHARED && !put_back(a, p, bytes))
+		return false;
 	if (sys_call(SYS_mprotect, (long)p, (long)bytes, PROT_READ | PROT_WRITE, 0, 0, 0) < 0)
 		return false;
 	sys_madvise(p, bytes, MADV_DOFORK);

@@ -9,7 +9,8 @@
  *          addresses while the parent's forking thread waits.  The parent's pages stay
  *          where they are: what the kernel or a device has pinned stays the program's.
  *          Other threads of the parent that write during the copy may be seen to
- *          have written one thing and not an earlier other.
+ *          have written one thing and not an earlier other.  Only the stack that the
+ *          thread runs on cannot be shared for even a moment (fork_stack.c).
  * private  before the fork the parent maps its arenas MAP_PRIVATE at the same
  *          place and makes new ones later; from then on both sides are
  *          copy-on-write, as the kernel does it for any memory.  But a page that is

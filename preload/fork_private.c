@@ -93,20 +93,6 @@ static void retire_all(void)
 	blocks_news();
 }
 
-/* A handler must not find the mappings closed. */
-static void block_signals(sigset_t *before)
-{
-	sigset_t all;
-
-	memset(&all, 0xff, sizeof(all));
-	sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)before, 8, 0, 0);
-}
-
-static void restore_signals(const sigset_t *before)
-{
-	sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)before, 0, 8, 0, 0);
-}
-
 bool fork_make_private(void)
 {
 	bool all = true;
@@ -114,7 +100,8 @@ bool fork_make_private(void)
 
 	if (nr_retired() >= RETIRED_MAX || !witness_start())
 		return false;
-	block_signals(&before);
+	/* A handler must not find the mappings closed. */
+	sys_block_signals(&before);
 	if (mappings_close()) {
 		if (vmas_each(NULL, (size_t)1 << 56, make_private, &all) < 0)
 			all = false;
@@ -122,7 +109,7 @@ bool fork_make_private(void)
 	} else {
 		all = false;
 	}
-	restore_signals(&before);
+	sys_restore_signals(&before);
 	waiters_wake();
 	if (all)
 		retire_all();

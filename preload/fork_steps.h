@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* fork_steps.h - the two ways to repair a fork; fork.c chooses, fork.h explains. */
+/* fork_steps.h - the ways to repair a fork; fork.c chooses, fork.h explains. */
 #ifndef UBLKZC_PRELOAD_FORK_STEPS_H
 #define UBLKZC_PRELOAD_FORK_STEPS_H
 
@@ -14,6 +14,12 @@ size_t fork_live_bytes(void);
  * here on.  False: at least a part is not, and has to be copied.
  */
 bool fork_make_private(void);
+
+/*
+ * In the parent, before a fork whose child will copy: what this thread's stack is made of
+ * is its own, if it was captured.
+ */
+void fork_own_stack(void);
 
 /* Give back what nobody can see any more, once children are gone.  Lock held. */
 void fork_tidy_private(void);

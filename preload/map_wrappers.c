@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
@@ -240,6 +241,23 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 	if (next_resolved() && next.ioctl)
 		return next.ioctl(fd, request, arg);
 	return result(sys_call(SYS_ioctl, fd, (long)request, (long)arg, 0, 0, 0));
+}
+
+/* ---- stacks ---- */
+
+/*
+ * On a thread's stack libc keeps what it knows of the thread, in a list with that of others,
+ * and a child changes all of them before it gets to copy anything.
+ */
+EXPORT int pthread_attr_setstack(pthread_attr_t *attr, void *addr, size_t len)
+{
+	char *start = (char *)((uintptr_t)addr & ~(ARENA_GRANULE - 1));
+	size_t whole = (size_t)((char *)addr + len - start + ARENA_GRANULE - 1) & ~(ARENA_GRANULE - 1);
+	int ret = next_ready() ? next.pthread_attr_setstack(attr, addr, len) : EAGAIN;
+
+	if (!ret && regions_touch(start, whole))
+		mapping_give_up(start, whole);
+	return ret;
 }
 
 /* ---- SysV ---- */

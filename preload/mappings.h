@@ -46,7 +46,7 @@ long mapping_move(void *old, size_t old_len, size_t len, int flags, void *to);
 void mapping_all_locked(bool locked);
 
 /* The range is to be watched by userfaultfd, which knows private memory only as the
- * program does: it is captured no longer. */
+ * program does, or to be a thread's stack: it is captured no longer. */
 int mapping_give_up(void *addr, size_t len);
 
 /* Ordinary private memory in the place of a captured piece: empty, or with the same

@@ -70,6 +70,7 @@ static void resolve(void)
 	RESOLVE(munlock, "munlock");
 	RESOLVE(mlockall, "mlockall");
 	RESOLVE(munlockall, "munlockall");
+	RESOLVE(pthread_attr_setstack, "pthread_attr_setstack");
 	RESOLVE(ioctl, "ioctl");
 	RESOLVE(shmat, "shmat");
 	RESOLVE(shmdt, "shmdt");

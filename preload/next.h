@@ -8,6 +8,7 @@
 #ifndef UBLKZC_PRELOAD_NEXT_H
 #define UBLKZC_PRELOAD_NEXT_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -50,6 +51,7 @@ struct next {
 	int (*munlock)(const void *, size_t);
 	int (*mlockall)(int);
 	int (*munlockall)(void);
+	int (*pthread_attr_setstack)(pthread_attr_t *, void *, size_t);
 	int (*ioctl)(int, unsigned long, ...);
 	void *(*shmat)(int, const void *, int);
 	int (*shmdt)(const void *);

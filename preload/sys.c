@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/single_threaded.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -86,6 +87,22 @@ void sys_sleep_us(long us)
 	struct timespec ts = { us / 1000000, us % 1000000 * 1000 };
 
 	sys_call(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, (long)&ts, 0, 0, 0);
+}
+
+#define KERNEL_SIGSET 8 /* bytes; libc's is longer */
+
+void sys_block_signals(sigset_t *ret_before)
+{
+	sigset_t all;
+
+	memset(&all, 0xff, sizeof(all));
+	sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)ret_before, KERNEL_SIGSET, 0,
+		 0);
+}
+
+void sys_restore_signals(const sigset_t *before)
+{
+	sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)before, 0, KERNEL_SIGSET, 0, 0);
 }
 
 int sys_move_fd_high(int fd)

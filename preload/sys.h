@@ -9,6 +9,7 @@
 #ifndef UBLKZC_PRELOAD_SYS_H
 #define UBLKZC_PRELOAD_SYS_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -27,6 +28,10 @@ int sys_munmap(void *addr, size_t len);
 int sys_poll_in(int fd, int timeout_ms); /* 1 readable or hung up, 0 timeout */
 long long sys_now_ms(void);		 /* CLOCK_MONOTONIC */
 void sys_sleep_us(long us);
+
+/* For the calling thread: no handler runs until it is undone. */
+void sys_block_signals(sigset_t *ret_before);
+void sys_restore_signals(const sigset_t *before);
 
 /*
  * Move @fd to a number that programs are unlikely to use, close-on-exec.  -EMFILE, and @fd
