@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -112,13 +113,14 @@ static void *fork_as_owner(void *arg)
 	return arg;
 }
 
-static void start_on(pthread_t *thread, void *p, size_t len, void *(*run)(void *))
+static void start_on(pthread_t *thread, void *p, size_t len, void *(*run)(void *),
+		     void *arg)
 {
 	pthread_attr_t attr;
 
 	pthread_attr_init(&attr);
 	CHECK(pthread_attr_setstack(&attr, p, len) == 0);
-	CHECK(pthread_create(thread, &attr, run, NULL) == 0);
+	CHECK(pthread_create(thread, &attr, run, arg) == 0);
 	pthread_attr_destroy(&attr);
 }
 
@@ -129,38 +131,59 @@ static void fork_on_a_threads_stack(void)
 			void *p = stack(is_mapped);
 			pthread_t thread;
 
-			start_on(&thread, p, is_mapped ? MAPPED_STACK : STACK, fork_as_owner);
+			start_on(&thread, p, is_mapped ? MAPPED_STACK : STACK, fork_as_owner,
+				 NULL);
 			CHECK(pthread_join(thread, NULL) == 0);
 			give_back(p, is_mapped);
 		}
 }
 
-static void *wait_for_the_end(void *arg)
+#define OTHERS 8
+#define NOBODY 65534
+
+static pthread_barrier_t together;
+
+/* libc keeps a list of all threads, and has each do this: so it shows who is in it. */
+static void *become_somebody_else(void *arg)
 {
-	CHECK(pthread_mutex_lock(&owned) == 0);
-	CHECK(pthread_mutex_unlock(&owned) == 0);
-	return arg;
+	const bool *first = arg;
+
+	pthread_barrier_wait(&together); /* main has forked */
+	if (*first)
+		CHECK(seteuid(NOBODY) == 0);
+	pthread_barrier_wait(&together);
+	CHECK(syscall(SYS_geteuid) == NOBODY);
+	pthread_barrier_wait(&together);
+	if (*first)
+		CHECK(seteuid(0) == 0);
+	return NULL;
 }
 
 /* A child sorts out the threads that it does not have. */
 static void fork_beside_threads_stacks(void)
 {
-	void *stacks[8];
-	pthread_t threads[8];
+	static bool is_first[OTHERS] = { true };
+	pthread_t threads[OTHERS];
+	void *stacks[OTHERS];
 
-	pthread_mutex_init(&owned, NULL);
+	if (geteuid() != 0)
+		skip("only root may become somebody else");
+	pthread_barrier_init(&together, NULL, OTHERS + 1);
 	for (int round = 0; round < 5; round++) {
-		pthread_mutex_lock(&owned);
-		for (int i = 0; i < 8; i++) {
-			stacks[i] = stack(false);
-			start_on(&threads[i], stacks[i], STACK, wait_for_the_end);
+		for (int i = 0; i < OTHERS; i++) {
+			stacks[i] = stack(round % 2);
+			start_on(&threads[i], stacks[i], STACK, become_somebody_else, &is_first[i]);
 		}
 		fork_here();
-		pthread_mutex_unlock(&owned);
-		for (int i = 0; i < 8; i++) {
+		pthread_barrier_wait(&together);
+		pthread_barrier_wait(&together);
+		CHECK(syscall(SYS_geteuid) == NOBODY);
+		pthread_barrier_wait(&together);
+		for (int i = 0; i < OTHERS; i++) {
 			CHECK(pthread_join(threads[i], NULL) == 0);
-			free(stacks[i]);
+			give_back(stacks[i], round % 2);
 		}
+		CHECK(syscall(SYS_geteuid) == 0);
 	}
 }
 
