@@ -10,8 +10,8 @@ doctor() { # STATUS, arguments: what it says is in SAID
     SAID=$("$UBLKZC" doctor "$@") || status=$?
     [ $status = "$want" ] || fail "doctor $* ends with $status: $SAID"
 }
-says() { # PATTERN of a line
-    grep -qE -- "$1" <<<"$SAID" || fail "no '$1' in: $SAID"
+says() { # PATTERN of a line, before it was wrapped
+    sed -z 's/\n  \+/ /g' <<<"$SAID" | grep -qE -- "$1" || fail "no '$1' in: $SAID"
 }
 next() { sed -n 's/^next: *//p' <<<"$SAID"; }
 
