@@ -9,12 +9,24 @@ static json_t *count(const counter_t *c)
 	return json_integer((json_int_t)counter_get(c));
 }
 
-static json_t *op_json(const struct op_counters *op)
+static json_t *op_json(const struct op_counters *op, const struct latency *time)
 {
-	return json_pack("{s:{s:o, s:o}, s:{s:o, s:o}}", "zero_copy", "requests",
+	return json_pack("{s:{s:o, s:o}, s:{s:o, s:o}, s:{s:I, s:I}}", "zero_copy", "requests",
 			 count(&op->zero_copy_requests), "bytes", count(&op->zero_copy_bytes),
 			 "copied", "requests", count(&op->copied_requests), "bytes",
-			 count(&op->copied_bytes));
+			 count(&op->copied_bytes), "latency_ns", "p50",
+			 (json_int_t)latency_percentile(time, 50), "p99",
+			 (json_int_t)latency_percentile(time, 99));
+}
+
+uint64_t io_requests(const struct op_counters *op)
+{
+	return counter_get(&op->zero_copy_requests) + counter_get(&op->copied_requests);
+}
+
+uint64_t io_bytes(const struct op_counters *op)
+{
+	return counter_get(&op->zero_copy_bytes) + counter_get(&op->copied_bytes);
 }
 
 static json_t *why_copied_json(const struct queue_counters *c)
@@ -29,10 +41,11 @@ static json_t *why_copied_json(const struct queue_counters *c)
 json_t *io_json(const struct queue_counters *c)
 {
 	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
-			 op_json(&c->read), "write", op_json(&c->write), "flush",
-			 count(&c->flushes), "discard", count(&c->discards), "write_zeroes",
-			 count(&c->write_zeroes), "errors", count(&c->errors), "bounced",
-			 count(&c->bounced), "scattered", count(&c->scattered), "unanswered_bytes",
+			 op_json(&c->read, &c->read_time), "write",
+			 op_json(&c->write, &c->write_time), "flush", count(&c->flushes), "discard",
+			 count(&c->discards), "write_zeroes", count(&c->write_zeroes), "errors",
+			 count(&c->errors), "bounced", count(&c->bounced), "scattered",
+			 count(&c->scattered), "unanswered_bytes",
 			 count(&c->copied_unanswered_bytes), "not_zero_copy", why_copied_json(c));
 }
 

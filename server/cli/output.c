@@ -26,6 +26,19 @@ char *size_text(char buf[OUTPUT_SIZE], uint64_t bytes, bool exact)
 	return buf;
 }
 
+char *time_text(char buf[OUTPUT_SIZE], uint64_t ns)
+{
+	double us = (double)ns / 1000;
+
+	if (us < 999.5)
+		snprintf(buf, OUTPUT_SIZE, "%.0f us", us);
+	else if (us < 999950)
+		snprintf(buf, OUTPUT_SIZE, "%.1f ms", us / 1000);
+	else
+		snprintf(buf, OUTPUT_SIZE, "%.1f s", us / 1e6);
+	return buf;
+}
+
 /* The length of the UTF-8 character at @p, 0 if there is none. */
 static size_t character(const char *p)
 {
@@ -66,21 +79,31 @@ json_t *json_text(const char *text)
 	return ret;
 }
 
-int json_print_to(FILE *file, const char *name, json_t *value)
+static int print(FILE *file, const char *name, json_t *value, size_t how)
 {
 	json_t *all = json_pack("{s:i, s:o}", "schema", OUTPUT_SCHEMA, name, value);
 
 	if (!all)
 		return log_error(-ENOMEM, "print JSON");
-	json_dumpf(all, file, JSON_INDENT(2));
+	json_dumpf(all, file, how);
 	fputc('\n', file);
 	json_decref(all);
 	return 0;
 }
 
+int json_print_to(FILE *file, const char *name, json_t *value)
+{
+	return print(file, name, value, JSON_INDENT(2));
+}
+
 int json_print(const char *name, json_t *value)
 {
 	return json_print_to(stdout, name, value);
+}
+
+int json_print_line(const char *name, json_t *value)
+{
+	return print(stdout, name, value, JSON_COMPACT);
 }
 
 /* ---- columns ---- */

@@ -16,10 +16,13 @@
 
 #define OUTPUT_SCHEMA 1
 #define OUTPUT_COLUMNS 12U
-#define OUTPUT_SIZE 32U /* bytes that size_text() writes at most */
+#define OUTPUT_SIZE 32U /* bytes that size_text() and time_text() write at most */
 
 /* "1.5 GiB"; with @exact "1610612736".  Returns @buf. */
 char *size_text(char buf[OUTPUT_SIZE], uint64_t bytes, bool exact);
+
+/* "105 us", "2.1 ms", "3.0 s".  Returns @buf. */
+char *time_text(char buf[OUTPUT_SIZE], uint64_t ns);
 
 /* A string of whatever bytes a path has: what is not UTF-8 becomes U+FFFD. */
 json_t *json_text(const char *text);
@@ -27,6 +30,7 @@ json_t *json_text(const char *text);
 /* Print {"schema": ..., @name: @value}, giving @value up.  0, or -ENOMEM, said.  Whether it could
  * be written, ferror(3) says. */
 int json_print(const char *name, json_t *value);
+int json_print_line(const char *name, json_t *value); /* in one line */
 int json_print_to(FILE *file, const char *name, json_t *value);
 
 /* ---- columns ---- */

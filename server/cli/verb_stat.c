@@ -9,7 +9,11 @@
 #include "command.h"
 #include "io_json.h"
 #include "output.h"
+#include "sizes.h"
+#include "stat_interval.h"
 #include "verbs.h"
+
+#define INTERVAL_MAX 86400U /* seconds: a day */
 
 static unsigned long long get(const counter_t *c)
 {
@@ -40,15 +44,19 @@ static json_t *stat_json(const struct state *s, const struct queue_counters *c)
 
 /* ---- for people ---- */
 
-static void text_op(const char *name, const struct op_counters *op, bool exact)
+static void text_op(const char *name, const struct op_counters *op, const struct latency *time,
+		    bool exact)
 {
-	unsigned long long bytes = get(&op->zero_copy_bytes) + get(&op->copied_bytes);
-	char size[OUTPUT_SIZE];
+	unsigned long long bytes = io_bytes(op);
+	char size[OUTPUT_SIZE], half[OUTPUT_SIZE], most[OUTPUT_SIZE];
 
-	printf("  %-7s %12llu requests  %16s, %5.1f %% of them zero-copy\n", name,
-	       get(&op->zero_copy_requests) + get(&op->copied_requests),
-	       size_text(size, bytes, exact),
+	printf("  %-7s %12llu requests  %16s, %5.1f %% of them zero-copy", name,
+	       (unsigned long long)io_requests(op), size_text(size, bytes, exact),
 	       bytes ? 100.0 * (double)get(&op->zero_copy_bytes) / (double)bytes : 0.0);
+	if (latency_count(time))
+		printf("; p50 %s, p99 %s", time_text(half, latency_percentile(time, 50)),
+		       time_text(most, latency_percentile(time, 99)));
+	putchar('\n');
 }
 
 static void explain(const counter_t *c, const char *why)
@@ -63,8 +71,8 @@ static void stat_text(const struct state *s, const struct queue_counters *c, boo
 
 	printf("/dev/ublkb%u: %s %s%s\n", s->device, s->target, s->path,
 	       state_alive(s) ? "" : " (its server is dead: ublkzc recover)");
-	text_op("read", &c->read, exact);
-	text_op("write", &c->write, exact);
+	text_op("read", &c->read, &c->read_time, exact);
+	text_op("write", &c->write, &c->write_time, exact);
 	printf("  %llu flushes, %llu discards, %llu write-zeroes, %llu failed\n", get(&c->flushes),
 	       get(&c->discards), get(&c->write_zeroes), get(&c->errors));
 	printf("  %llu clients, %llu registered buffers of %s in all, %llu messages refused\n",
@@ -103,20 +111,28 @@ static void stat_text(const struct state *s, const struct queue_counters *c, boo
 
 struct wish {
 	bool bytes;
-	json_t *devices; /* NULL: text */
+	json_t *devices;	       /* NULL: text */
+	struct stat_interval interval; /* seconds 0: what was counted so far */
 };
+
+static int open_state(unsigned int device, const struct state **ret)
+{
+	int err = state_open(device, ret);
+
+	if (err == -ENOENT)
+		return log_error(err, "no server of ours for device %u (ublkzc list)", device);
+	return err ? log_error(err, STATE_DIR "/ublkb%u.stat", device) : 0;
+}
 
 static int stat_one(unsigned int device, void *arg)
 {
 	struct wish *w = arg;
 	const struct state *state;
 	struct queue_counters sum;
-	int ret = state_open(device, &state);
+	int ret = open_state(device, &state);
 
-	if (ret == -ENOENT)
-		return log_error(ret, "no server of ours for device %u (ublkzc list)", device);
 	if (ret)
-		return log_error(ret, STATE_DIR "/ublkb%u.stat", device);
+		return ret;
 	state_sum(state, &sum);
 	if (w->devices)
 		json_array_append_new(w->devices, stat_json(state, &sum));
@@ -143,9 +159,21 @@ static int stat_devices(const struct devices *devices, struct wish *w)
 
 static const struct flag flags[] = {
 	FLAG_DEVICE,
+	{ 'i', "interval", WORD_ANY, "SECONDS",
+	  "what happens now: rates, sizes, latency, depth and the share of zero copy, again and "
+	  "again" },
+	{ 'c', "count", WORD_ANY, "NR", "with --interval: so many reports, then end" },
 	{ 'b', "bytes", WORD_NONE, NULL, "sizes in bytes" },
 	FLAG_JSON('j'),
 };
+
+static int set_number(const struct command_line *line, uint64_t max, uint64_t *ret)
+{
+	if (number_parse(line->value, 1, max, ret) == 0)
+		return 0;
+	return command_error(line->command, "--%s '%s': wants a whole number from 1 to %llu",
+			     line->flag->name, line->value, (unsigned long long)max);
+}
 
 static int parse(struct command_line *line, struct devices *devices, struct wish *w)
 {
@@ -154,11 +182,44 @@ static int parse(struct command_line *line, struct devices *devices, struct wish
 	while ((key = command_next(line)) > 0) {
 		if (key == 'n' && devices_add(devices, line->command, line->value))
 			return LINE_BAD;
-		if (key == 'j' && !w->devices)
-			w->devices = json_array();
+		if (key == 'i' && set_number(line, INTERVAL_MAX, &w->interval.seconds))
+			return LINE_BAD;
+		if (key == 'c' && set_number(line, UINT32_MAX, &w->interval.count))
+			return LINE_BAD;
+		if (key == 'j')
+			w->interval.json = true;
 		w->bytes |= key == 'b';
 	}
+	w->interval.bytes = w->bytes;
+	if (!key && w->interval.count && !w->interval.seconds)
+		return command_error(line->command, "--count is for --interval");
 	return key ? key : devices_add_operands(devices, line);
+}
+
+/* There is nothing to wait for of a device that is not. */
+static int check_devices(const struct devices *devices)
+{
+	for (unsigned int i = 0; i < devices->nr; i++) {
+		const struct state *state;
+		int ret = open_state(devices->ids[i], &state);
+
+		if (ret)
+			return ret;
+		state_close(state);
+	}
+	return 0;
+}
+
+static int show(const struct devices *devices, struct wish *w)
+{
+	int ret;
+
+	if (!w->interval.seconds) {
+		w->devices = w->interval.json ? json_array() : NULL;
+		return stat_devices(devices, w);
+	}
+	ret = check_devices(devices);
+	return ret ? ret : stat_interval(devices, &w->interval);
 }
 
 static int stat(const struct command *command, int argc, char **argv)
@@ -173,7 +234,7 @@ static int stat(const struct command *command, int argc, char **argv)
 	if (ret)
 		ret = command_status(ret);
 	else
-		ret = stat_devices(&devices, &w) ? EXIT_FAILURE : 0;
+		ret = show(&devices, &w) ? EXIT_FAILURE : 0;
 	devices_free(&devices);
 	return ret;
 }
@@ -184,7 +245,10 @@ const struct command command_stat = {
 	.operands = "[DEVICE...]",
 	.operand = WORD_DEVICE,
 	.about = "As the server counted since the device was made; without DEVICE of all. The "
-		 "server is not asked, so it may hang or be dead.",
+		 "server is not asked, so it may hang or be dead.\n"
+		 "Latency (p50: half of the requests took no longer, p99: 99 of 100) is from when "
+		 "the server takes a request to its answer, within a fifth. DEPTH is how many "
+		 "requests the kernel had under way on average.",
 	FLAGS(flags),
 	.run = stat,
 };

@@ -18,6 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "latency.h"
+
 #define STATE_DIR "/run/ublkzc"
 #define STATE_MAGIC 0x7a6b6c62757a7567ULL
 #ifndef STATE_VERSION /* tests build a program of another version: tests/faults */
@@ -61,7 +63,10 @@ struct queue_counters {
 	counter_t errors;
 	counter_t bounced;   /* zero-copy, but misaligned for the storage behind */
 	counter_t scattered; /* zero-copy, and in several places of registered memory */
-	counter_t copied_unanswered_bytes; /* while a client waited for its memory to be registered */
+	counter_t
+		copied_unanswered_bytes; /* while a client waited for its memory to be registered */
+	struct latency read_time;	 /* from when the server has a request to its answer */
+	struct latency write_time;
 };
 
 struct state {

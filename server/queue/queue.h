@@ -31,6 +31,7 @@ struct request {
 	bool writing_zeroes;	   /* the file target's: WRITE_ZEROES by writing */
 	bool zero_copy;		   /* data is in a registered buffer */
 	bool bounced;		   /* zero_copy, but io goes through the bounce buffer */
+	uint64_t began;		   /* when the server had it, by queue.now */
 	uint64_t offset;	   /* bytes on the device */
 	uint32_t len;		   /* bytes */
 	uint32_t done;		   /* bytes finished; the target's to use */
@@ -60,6 +61,8 @@ struct queue {
 	struct request *requests;  /* depth of them, by tag */
 	uint8_t *bounce;	   /* depth * max_io bytes, demand-zero */
 	struct segments *segments; /* depth of them, demand-zero; NULL without lists */
+	uint64_t now;		   /* ns, of the last time the thread woke */
+	unsigned int nr_quick;	   /* requests that were done before it slept again */
 	unsigned int nr_fetching;  /* commands owned by the driver */
 	unsigned int nr_target;	   /* target completions outstanding */
 	pthread_t thread;

@@ -209,6 +209,23 @@ static void sizes_for_people(void **state)
 	assert_string_equal(size_text(buf, 1536, true), "1536");
 }
 
+static void times_for_people(void **state)
+{
+	static const struct {
+		uint64_t ns;
+		const char *text;
+	} rows[] = {
+		{ 0, "0 us" },		{ 104600, "105 us" },	   { 999499, "999 us" },
+		{ 999500, "1.0 ms" },	{ 2100000, "2.1 ms" },	   { 999949999, "999.9 ms" },
+		{ 999950000, "1.0 s" }, { 34000000000, "34.0 s" },
+	};
+	char buf[OUTPUT_SIZE];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		assert_string_equal(time_text(buf, rows[i].ns), rows[i].text);
+}
+
 static void any_path_is_json(void **state)
 {
 	json_t *text = json_text("/a\xff\xc3\xa4\xc3");
@@ -229,6 +246,7 @@ int main(void)
 		cmocka_unit_test(devices_have_three_names),
 		cmocka_unit_test(one_device_is_one),
 		cmocka_unit_test(sizes_for_people),
+		cmocka_unit_test(times_for_people),
 		cmocka_unit_test(any_path_is_json),
 	};
 
