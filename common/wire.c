@@ -258,8 +258,8 @@ static const char *const reason_text[WIRE_REASONS] = {
 	[WIRE_BAD_RANGE] = "the range is empty, unaligned, over 4 GiB or beyond the memfd",
 	[WIRE_OVER_BUDGET] = "the limit on registered bytes or buffers is reached",
 	[WIRE_NO_FEATURE] =
-		"the kernel or the device has no shared-memory zero copy, or the server "
-		"does not take such messages",
+		("the kernel or the device has no shared-memory zero copy, or the server "
+		 "does not take such messages"),
 	[WIRE_KERNEL_REFUSED] = "the kernel refused to register the buffer",
 	[WIRE_NO_SUCH_BUFFER] = "no such buffer of this client",
 	[WIRE_BAD_SIZE] =

@@ -91,7 +91,7 @@ void help_all(FILE *out)
 			fprintf(out, "  %-10s  %s\n", commands[i]->name, commands[i]->summary);
 	fprintf(out, "  %-10s  %s\n", "version", "this program's version");
 	fprintf(out, "\nDEVICE is 0, ublkb0 or /dev/ublkb0. \"ublkzc VERB --help\" says more; the\n"
-		     "manual is ublkzc(8).\n");
+		     "manual is ublkzc(1).\n");
 }
 
 /* ---- man(7) ---- */

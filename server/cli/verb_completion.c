@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * verb_completion.c - "completion": what shells need to complete our command line, and
- * "manual": the part of ublkzc(8) that the tables tell.
+ * "manual": the part of ublkzc(1) that the tables tell.
  *
  * Scripts hold no knowledge: for every word they are given the verbs, or a verb's flags and what
  * its arguments are, all from the tables.
