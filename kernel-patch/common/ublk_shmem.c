@@ -95,7 +95,8 @@ static void ublk_shmem_reap(struct work_struct *work)
 	llist_for_each_entry_safe(buf, next, drained, drained) {
 		ublk_shmem_unpin(buf);
 		mutex_lock(&shmem->mutex);
-		xa_erase(&shmem->bufs, buf->index);
+		ublk_shmem_set_buf(shmem, buf->index, NULL);
+		ida_free(&shmem->indexes, buf->index);
 		mutex_unlock(&shmem->mutex);
 		complete_all(&buf->gone);
 		ublk_shmem_put_buf(buf);
@@ -315,7 +316,7 @@ int ublk_shmem_unreg_buf(struct ublk_shmem *shmem,
 	ret = mutex_lock_killable(&shmem->mutex);
 	if (ret)
 		return ret;
-	buf = xa_load(&shmem->bufs, index);
+	buf = ublk_shmem_get_buf(shmem, index);
 	if (buf) {
 		refcount_inc(&buf->users);
 		ublk_shmem_kill(shmem, buf);
@@ -334,15 +335,15 @@ int ublk_shmem_unreg_buf(struct ublk_shmem *shmem,
 }
 
 /* Returns how many there are. */
-static unsigned int ublk_shmem_fill_infos(struct ublk_shmem *shmem, u64 from,
+static unsigned int ublk_shmem_fill_infos(struct ublk_shmem *shmem,
+					  unsigned int index,
 					  struct ublkzc_shmem_buf_info *infos,
 					  unsigned int nr)
 {
 	struct ublk_shmem_buf *buf;
-	unsigned long index;
 	unsigned int n = 0;
 
-	xa_for_each_range(&shmem->bufs, index, buf, from, UBLK_SHMEM_INDEX_MAX) {
+	for (; (buf = ublk_shmem_next_buf(shmem, &index)); index++) {
 		if (n == nr)
 			break;
 		infos[n++] = (struct ublkzc_shmem_buf_info) {
@@ -422,21 +423,20 @@ int ublk_shmem_init(struct ublk_shmem *shmem,
 			return -ENOMEM;
 	}
 	mutex_init(&shmem->mutex);
-	xa_init_flags(&shmem->bufs, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
-	xa_init_flags(&shmem->blocks, XA_FLAGS_ACCOUNT);
+	ida_init(&shmem->indexes);
 	init_llist_head(&shmem->drained);
 	INIT_WORK(&shmem->reap_work, ublk_shmem_reap);
 	return 0;
 }
 
-/* The first that there is; what is found has to be put. */
-static struct ublk_shmem_buf *ublk_shmem_get_any(struct ublk_shmem *shmem)
+/* As ublk_shmem_next_buf(); what is found has to be put. */
+static struct ublk_shmem_buf *
+ublk_shmem_get_next_buf(struct ublk_shmem *shmem, unsigned int *index)
 {
 	struct ublk_shmem_buf *buf;
-	unsigned long index = 0;
 
 	mutex_lock(&shmem->mutex);
-	buf = xa_find(&shmem->bufs, &index, ULONG_MAX, XA_PRESENT);
+	buf = ublk_shmem_next_buf(shmem, index);
 	if (buf)
 		refcount_inc(&buf->users);
 	mutex_unlock(&shmem->mutex);
@@ -446,13 +446,13 @@ static struct ublk_shmem_buf *ublk_shmem_get_any(struct ublk_shmem *shmem)
 void ublk_shmem_exit(struct ublk_shmem *shmem)
 {
 	struct ublk_shmem_buf *buf;
-	unsigned long index;
+	unsigned int index;
 
 	mutex_lock(&shmem->mutex);
-	xa_for_each(&shmem->bufs, index, buf)
+	for (index = 0; (buf = ublk_shmem_next_buf(shmem, &index)); index++)
 		ublk_shmem_kill(shmem, buf);
 	mutex_unlock(&shmem->mutex);
-	while ((buf = ublk_shmem_get_any(shmem))) {
+	for (index = 0; (buf = ublk_shmem_get_next_buf(shmem, &index)); index++) {
 		wait_for_completion(&buf->gone);
 		ublk_shmem_put_buf(buf);
 	}
@@ -461,8 +461,8 @@ void ublk_shmem_exit(struct ublk_shmem *shmem)
 		synchronize_rcu();
 		flush_work(&shmem->reap_work);
 	}
-	xa_destroy(&shmem->blocks);
-	xa_destroy(&shmem->bufs);
+	ublk_shmem_free_tables(shmem);
+	ida_destroy(&shmem->indexes);
 	mutex_destroy(&shmem->mutex);
 	kvfree(shmem->also_held);
 }

@@ -7,10 +7,10 @@
 #define UBLK_SHMEM_H
 
 #include <linux/blk-mq.h>
+#include <linux/idr.h>
 #include <linux/llist.h>
 #include <linux/mutex.h>
 #include <linux/workqueue.h>
-#include <linux/xarray.h>
 #include <uapi/linux/ublk_cmd.h>
 #include "ublkzc_cmd.h"
 
@@ -35,8 +35,9 @@ struct ublk_shmem {
 	 * neither wait for those nor be waited for.
 	 */
 	struct mutex		mutex;
-	struct xarray		bufs;		/* by index */
-	struct xarray		blocks;		/* by page frame number >> shift */
+	struct ida		indexes;
+	struct ublk_shmem_table __rcu *bufs;	/* by index */
+	struct ublk_shmem_dir __rcu *blocks;	/* by page frame number >> shift */
 
 	/* buffers whose last request is done, until they are unpinned */
 	struct llist_head	drained;

@@ -2,12 +2,11 @@
 /*
  * Which registered run is a physical page in?
  *
- * An xarray has, for each block of 512 physical pages, the places of the runs
- * in it, sorted. A place is one number: where the run begins and ends in the
- * block, and which run it is. So a lookup is an xa_load(), a short search which
- * follows no pointers, and another xa_load() for the buffer. That takes less
- * memory than a tree with an entry for each run, and changing a buffer
- * allocates per block and not per run.
+ * Each block of 512 physical pages has the places of the runs in it, sorted. A
+ * place is one number: where the run begins and ends in the block, and which run
+ * it is. So a lookup loads the block, does a short search which follows no
+ * pointers, and loads the buffer. That takes less memory than a tree with an
+ * entry for each run, and changing a buffer allocates per block and not per run.
  *
  * Blocks are replaced for readers under RCU; writers hold the mutex. Buffers
  * become visible by their index, as a whole, once all their places are there.
@@ -81,21 +80,6 @@ ublk_shmem_search(const struct ublk_shmem_block *block, unsigned int page)
 	return &block->places[low];
 }
 
-/* xa_load(), for who is in an RCU read-side section already */
-static __always_inline void *ublk_shmem_load(struct xarray *xa,
-					     unsigned long index)
-{
-	XA_STATE(xas, xa, index);
-	void *entry;
-
-	do {
-		entry = xas_load(&xas);
-		if (xa_is_zero(entry))
-			entry = NULL;
-	} while (xas_retry(&xas, entry));
-	return entry;
-}
-
 struct ublk_shmem_buf *ublk_shmem_find(struct ublk_shmem *shmem,
 				       unsigned long pfn,
 				       const struct ublk_shmem_run **run)
@@ -105,14 +89,14 @@ struct ublk_shmem_buf *ublk_shmem_find(struct ublk_shmem *shmem,
 	const u64 *place;
 	unsigned int i;
 
-	block = ublk_shmem_load(&shmem->blocks, pfn >> UBLK_SHMEM_BLOCK_SHIFT);
+	block = ublk_shmem_get_block(shmem, pfn >> UBLK_SHMEM_BLOCK_SHIFT);
 	if (!block)
 		return NULL;
 	place = ublk_shmem_search(block, pfn % UBLK_SHMEM_BLOCK_PAGES);
 	if (!place)
 		return NULL;
-	buf = ublk_shmem_load(&shmem->bufs,
-			      FIELD_GET(UBLK_SHMEM_PLACE_INDEX, *place));
+	buf = ublk_shmem_get_buf(shmem,
+				 FIELD_GET(UBLK_SHMEM_PLACE_INDEX, *place));
 	i = FIELD_GET(UBLK_SHMEM_PLACE_RUN, *place);
 	if (!buf || i >= buf->nr_runs || !ublk_shmem_in_run(&buf->runs[i], pfn))
 		return NULL;
@@ -178,8 +162,8 @@ static void ublk_shmem_erase_from_block(struct ublk_shmem *shmem,
 				      block->places[i]) != buf->index)
 				rest->places[nr++] = block->places[i];
 	}
-	/* needs no memory, as there is an entry */
-	xa_store(&shmem->blocks, index, rest, GFP_KERNEL);
+	/* needs no memory, as there is one */
+	ublk_shmem_set_block(shmem, index, rest);
 	kfree_rcu(block, rcu);
 }
 
@@ -199,7 +183,7 @@ void ublk_shmem_erase(struct ublk_shmem *shmem,
 			u64 place = ublk_shmem_place(buf, i, index);
 			const u64 *found = NULL;
 
-			block = xa_load(&shmem->blocks, index);
+			block = ublk_shmem_get_block(shmem, index);
 			if (block)
 				found = ublk_shmem_search(block,
 							  ublk_shmem_first(place));
@@ -218,7 +202,7 @@ static int ublk_shmem_insert_in_block(struct ublk_shmem *shmem,
 				      unsigned long index, const u32 *order,
 				      unsigned int nr)
 {
-	struct ublk_shmem_block *old = xa_load(&shmem->blocks, index);
+	struct ublk_shmem_block *old = ublk_shmem_get_block(shmem, index);
 	unsigned int nr_old = old ? old->nr : 0;
 	unsigned int i, o = 0, n = 0;
 	struct ublk_shmem_block *new;
@@ -244,7 +228,7 @@ static int ublk_shmem_insert_in_block(struct ublk_shmem *shmem,
 			ret = -EEXIST;
 	}
 	if (!ret)
-		ret = xa_err(xa_store(&shmem->blocks, index, new, GFP_KERNEL));
+		ret = ublk_shmem_set_block(shmem, index, new);
 	if (ret)
 		kfree(new);
 	else if (old)
@@ -284,22 +268,29 @@ static int ublk_shmem_insert_runs(struct ublk_shmem *shmem,
 int ublk_shmem_insert(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf,
 		      const u32 *order)
 {
+	unsigned long first = ublk_shmem_first_block(&buf->runs[order[0]]);
+	unsigned long last =
+		ublk_shmem_last_block(&buf->runs[order[buf->nr_runs - 1]]);
 	int ret;
 
 	lockdep_assert_held(&shmem->mutex);
 	/* only the index is taken: nothing is there to be found */
-	ret = xa_alloc(&shmem->bufs, &buf->index, NULL,
-		       XA_LIMIT(0, UBLK_SHMEM_INDEX_MAX), GFP_KERNEL);
-	if (ret)
-		return ret == -EBUSY ? -ENOSPC : ret;
-	ret = ublk_shmem_insert_runs(shmem, buf, order);
+	ret = ida_alloc_max(&shmem->indexes, UBLK_SHMEM_INDEX_MAX, GFP_KERNEL);
+	if (ret < 0)
+		return ret;
+	buf->index = ret;
+	ret = ublk_shmem_grow(shmem, buf->index, first, last);
+	if (!ret) {
+		ret = ublk_shmem_insert_runs(shmem, buf, order);
+		if (ret)
+			ublk_shmem_erase(shmem, buf);
+	}
 	if (ret) {
-		ublk_shmem_erase(shmem, buf);
-		xa_erase(&shmem->bufs, buf->index);
+		ida_free(&shmem->indexes, buf->index);
 		return ret;
 	}
-	/* from here on requests can match; needs no memory */
-	xa_store(&shmem->bufs, buf->index, buf, GFP_KERNEL);
+	/* from here on requests can match */
+	ublk_shmem_set_buf(shmem, buf->index, buf);
 	return 0;
 }
 

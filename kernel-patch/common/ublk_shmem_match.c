@@ -2,10 +2,11 @@
 /*
  * Is a request in registered memory, and where?
  *
- * Its data is looked up once, from the beginning to the end, and cut into
- * segments: pieces that are in one buffer, in the buffer's order. One segment
- * is what the io descriptor has room for. More of them are written to the
- * server's list as they are found.
+ * Most requests are physically in one piece, in one run of a buffer: one search
+ * finds that out. Of the others the data is looked up from the beginning to the
+ * end and cut into segments: pieces that are in one buffer, in the buffer's
+ * order. One segment is what the io descriptor has room for. More of them are
+ * written to the server's list as they are found.
  */
 #include <linux/uaccess.h>
 #include "ublk_shmem_priv.h"
@@ -132,32 +133,43 @@ static bool ublk_shmem_match_piece(struct ublk_shmem_match *m, u64 offset,
 	return true;
 }
 
+static unsigned long ublk_shmem_pfn(const struct bio_vec *bv)
+{
+	return page_to_pfn(bv->bv_page) + (bv->bv_offset >> PAGE_SHIFT);
+}
+
+static u64 ublk_shmem_offset(const struct ublk_shmem_run *run, unsigned long pfn,
+			     unsigned int in_page)
+{
+	return ((u64)run->first_page + (pfn - run->pfn)) * PAGE_SIZE + in_page;
+}
+
+/* How much of the run is behind that. */
+static u64 ublk_shmem_bytes(const struct ublk_shmem_run *run, unsigned long pfn,
+			    unsigned int in_page)
+{
+	return (run->pfn + run->nr_pages - pfn) * PAGE_SIZE - in_page;
+}
+
 /* A segment of the request is physically in one piece, but may reach over several runs. */
 static bool ublk_shmem_match_bvec(struct ublk_shmem_match *m,
 				  const struct bio_vec *bv)
 {
-	unsigned long pfn = page_to_pfn(bv->bv_page) +
-		(bv->bv_offset >> PAGE_SHIFT);
 	unsigned int in_page = offset_in_page(bv->bv_offset);
+	unsigned long pfn = ublk_shmem_pfn(bv);
 	unsigned int left = bv->bv_len;
 
 	while (left) {
-		const struct ublk_shmem_run *run;
-		unsigned long page;
 		unsigned int bytes;
-		u64 offset;
 
 		if (!ublk_shmem_find_run(m, pfn))
 			return false;
-		run = m->run;
-		page = pfn - run->pfn;
-		offset = ((u64)run->first_page + page) * PAGE_SIZE + in_page;
-		bytes = min_t(u64, left,
-			      (u64)(run->nr_pages - page) * PAGE_SIZE - in_page);
-		if (!ublk_shmem_match_piece(m, offset, bytes))
+		bytes = min_t(u64, left, ublk_shmem_bytes(m->run, pfn, in_page));
+		if (!ublk_shmem_match_piece(m, ublk_shmem_offset(m->run, pfn, in_page),
+					    bytes))
 			return false;
 		left -= bytes;
-		pfn = run->pfn + run->nr_pages;
+		pfn = m->run->pfn + m->run->nr_pages;
 		in_page = 0;
 	}
 	return true;
@@ -174,9 +186,20 @@ static bool ublk_shmem_match_all(struct ublk_shmem_match *m)
 	return m->nr_segs == 1 || (m->nr_segs && ublk_shmem_list_seg(m));
 }
 
-bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
-		      struct request *req, struct ublksrv_io_desc *iod,
-		      u64 list_addr)
+static void ublk_shmem_describe(struct ublksrv_io_desc *iod, unsigned int index,
+				u64 offset)
+{
+	iod->op_flags |= UBLK_IO_F_SHMEM_ZC;
+	iod->addr = (u64)index << 32 | offset;
+}
+
+/* The request begins in @run of @buf. */
+static bool ublk_shmem_match_pieces(struct ublk_shmem *shmem,
+				    struct ublk_shmem_hold *hold,
+				    struct request *req,
+				    struct ublksrv_io_desc *iod, u64 list_addr,
+				    struct ublk_shmem_buf *buf,
+				    const struct ublk_shmem_run *run)
 {
 	struct ublk_shmem_match m = {
 		.shmem = shmem,
@@ -184,31 +207,65 @@ bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 		.req = req,
 		.list_addr = list_addr,
 		.max_segs = 1,
+		.buf = buf,
+		.run = run,
 	};
-	bool matched;
 
-	if (!(shmem->flags & UBLK_F_SHMEM_ZC) || !ublk_shmem_can_match(req) ||
-	    xa_empty(&shmem->blocks))
-		return false;
 	if (ublk_shmem_lists_segs(shmem) && list_addr)
 		m.max_segs = UBLKZC_SHMEM_SEGS_MAX;
-
-	rcu_read_lock();
-	matched = ublk_shmem_match_all(&m);
-	rcu_read_unlock();
-	if (!matched) {
+	if (!ublk_shmem_match_all(&m)) {
 		ublk_shmem_put(shmem, hold, req);
 		return false;
 	}
-
-	if (m.nr_segs > 1) {
+	if (m.nr_segs == 1) {
+		ublk_shmem_describe(iod, m.seg.index, m.seg.offset);
+	} else {
 		iod->op_flags |= UBLKZC_IO_F_SHMEM_SEGS;
 		iod->addr = m.nr_segs;
-	} else {
-		iod->op_flags |= UBLK_IO_F_SHMEM_ZC;
-		iod->addr = (u64)m.seg.index << 32 | m.seg.offset;
 	}
 	return true;
+}
+
+static bool ublk_shmem_match_rcu(struct ublk_shmem *shmem,
+				 struct ublk_shmem_hold *hold,
+				 struct request *req,
+				 struct ublksrv_io_desc *iod, u64 list_addr)
+{
+	const struct bio_vec bv = req_bvec(req);
+	unsigned int in_page = offset_in_page(bv.bv_offset);
+	unsigned long pfn = ublk_shmem_pfn(&bv);
+	const struct ublk_shmem_run *run;
+	struct ublk_shmem_buf *buf;
+
+	buf = ublk_shmem_find(shmem, pfn, &run);
+	if (!buf || (buf->read_only && req_op(req) == REQ_OP_READ))
+		return false;
+	if (bv.bv_len < blk_rq_bytes(req) ||
+	    bv.bv_len > ublk_shmem_bytes(run, pfn, in_page))
+		return ublk_shmem_match_pieces(shmem, hold, req, iod, list_addr,
+					       buf, run);
+	if (!percpu_ref_tryget_live_rcu(&buf->ref))
+		return false;
+	hold->buf = buf;
+	ublk_shmem_describe(iod, buf->index,
+			    ublk_shmem_offset(run, pfn, in_page));
+	return true;
+}
+
+bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
+		      struct request *req, struct ublksrv_io_desc *iod,
+		      u64 list_addr)
+{
+	bool matched;
+
+	if (!(shmem->flags & UBLK_F_SHMEM_ZC) ||
+	    !rcu_access_pointer(shmem->blocks) || !req->bio ||
+	    !ublk_shmem_can_match(req))
+		return false;
+	rcu_read_lock();
+	matched = ublk_shmem_match_rcu(shmem, hold, req, iod, list_addr);
+	rcu_read_unlock();
+	return matched;
 }
 
 bool ublk_shmem_put(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
@@ -225,8 +282,10 @@ bool ublk_shmem_put(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 		while (hold->nr_also) {
 			struct ublk_shmem_buf *buf;
 
-			buf = xa_load(&shmem->bufs, also[--hold->nr_also]);
+			rcu_read_lock();
+			buf = ublk_shmem_get_buf(shmem, also[--hold->nr_also]);
 			percpu_ref_put(&buf->ref);
+			rcu_read_unlock();
 		}
 	}
 	/*

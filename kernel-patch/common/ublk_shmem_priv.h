@@ -8,6 +8,7 @@
 
 #include <linux/completion.h>
 #include <linux/percpu-refcount.h>
+#include <linux/rcupdate.h>
 #include <linux/refcount.h>
 #include <linux/sizes.h>
 #include "ublk_shmem.h"
@@ -48,6 +49,86 @@ struct ublk_shmem_buf {
 	/* in the buffer's order */
 	struct ublk_shmem_run	runs[] __counted_by(nr_runs);
 };
+
+/*
+ * Where lookups find buffers by index, and blocks of physical pages by number:
+ * in leaves, as only parts of the physical memory are registered. Table and
+ * directory are replaced for readers when they grow, entries change in place.
+ */
+struct ublk_shmem_table {
+	struct rcu_head		rcu;
+	unsigned int		nr;
+	struct ublk_shmem_buf __rcu *bufs[] __counted_by(nr);
+};
+
+#define UBLK_SHMEM_LEAF_SHIFT	9
+#define UBLK_SHMEM_LEAF_BLOCKS	BIT(UBLK_SHMEM_LEAF_SHIFT)
+
+struct ublk_shmem_leaf {
+	struct ublk_shmem_block __rcu *blocks[UBLK_SHMEM_LEAF_BLOCKS];
+};
+
+struct ublk_shmem_dir {
+	struct rcu_head		rcu;
+	unsigned long		first;		/* leaf's number */
+	unsigned long		nr;
+	struct ublk_shmem_leaf __rcu *leaves[] __counted_by(nr);
+};
+
+/* Under RCU or the mutex. */
+#define ublk_shmem_dereference(shmem, p) \
+	rcu_dereference_check(p, lockdep_is_held(&(shmem)->mutex))
+
+static inline struct ublk_shmem_buf *
+ublk_shmem_get_buf(const struct ublk_shmem *shmem, unsigned int index)
+{
+	const struct ublk_shmem_table *table =
+		ublk_shmem_dereference(shmem, shmem->bufs);
+
+	if (!table || index >= table->nr)
+		return NULL;
+	return ublk_shmem_dereference(shmem, table->bufs[index]);
+}
+
+static inline struct ublk_shmem_block *
+ublk_shmem_get_block(const struct ublk_shmem *shmem, unsigned long number)
+{
+	const struct ublk_shmem_dir *dir =
+		ublk_shmem_dereference(shmem, shmem->blocks);
+	const struct ublk_shmem_leaf *leaf;
+	unsigned long i = number >> UBLK_SHMEM_LEAF_SHIFT;
+
+	/* smaller than the first one is also too large */
+	if (!dir || i - dir->first >= dir->nr)
+		return NULL;
+	leaf = ublk_shmem_dereference(shmem, dir->leaves[i - dir->first]);
+	if (!leaf)
+		return NULL;
+	return ublk_shmem_dereference(shmem,
+				      leaf->blocks[number % UBLK_SHMEM_LEAF_BLOCKS]);
+}
+
+/*
+ * Make room for a buffer of that index, and for blocks of these numbers; or
+ * -ENOMEM. Under the mutex, as all that change something.
+ */
+int ublk_shmem_grow(struct ublk_shmem *shmem, unsigned int index,
+		    unsigned long first_block, unsigned long last_block);
+
+/* Need no memory. A buffer of NULL: there is none any more. */
+void ublk_shmem_set_buf(struct ublk_shmem *shmem, unsigned int index,
+			struct ublk_shmem_buf *buf);
+
+/* Needs memory, if at all, where there was no block. */
+int ublk_shmem_set_block(struct ublk_shmem *shmem, unsigned long number,
+			 struct ublk_shmem_block *block);
+
+/* The first buffer whose index is @index or more, which is set to it, or NULL. */
+struct ublk_shmem_buf *ublk_shmem_next_buf(const struct ublk_shmem *shmem,
+					   unsigned int *index);
+
+/* Nobody looks up any more, and nothing is there to be found. */
+void ublk_shmem_free_tables(struct ublk_shmem *shmem);
 
 static inline bool ublk_shmem_in_run(const struct ublk_shmem_run *run,
 				     unsigned long pfn)

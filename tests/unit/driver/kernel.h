@@ -2,8 +2,7 @@
 /*
  * kernel.h - what of the kernel the driver's blocks need, in user space.
  *
- * Small arrays for xarrays, no RCU (nobody reads meanwhile), and allocations that fail when told
- * to, unless they must not.
+ * No RCU (nobody reads meanwhile), and allocations that fail when told to, unless they must not.
  */
 #ifndef UBLKZC_TESTS_DRIVER_KERNEL_H
 #define UBLKZC_TESTS_DRIVER_KERNEL_H
@@ -16,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NR_SLOTS 1024U
+#define NR_INDEXES 1024U
 
 typedef unsigned int gfp_t;
 #define GFP_KERNEL 0U
@@ -24,8 +23,12 @@ typedef unsigned int gfp_t;
 #define __GFP_NOFAIL 1U
 
 #define __counted_by(member)
+#define __rcu
 #define UBLK_SHMEM_BLOCK_SHIFT 3 /* small, so that runs meet and cross them */
 #define UBLK_SHMEM_BLOCK_PAGES (1UL << UBLK_SHMEM_BLOCK_SHIFT)
+#define UBLK_SHMEM_LEAF_SHIFT 2
+#define UBLK_SHMEM_LEAF_BLOCKS (1UL << UBLK_SHMEM_LEAF_SHIFT)
+#define UBLK_SHMEM_TABLE_MIN 2U
 #define UBLK_SHMEM_INDEX_MAX USHRT_MAX
 #define UBLK_SHMEM_PLACE_FIRST (0x1ffULL << 45)
 #define UBLK_SHMEM_PLACE_LAST (0x1ffULL << 36)
@@ -34,11 +37,16 @@ typedef unsigned int gfp_t;
 #define FIELD_GET(mask, word) (((word) & (mask)) / ((mask) & -(mask)))
 #define FIELD_PREP(mask, value) ((uint64_t)(value) * ((mask) & -(mask)))
 #define U64_MAX UINT64_MAX
-#define XA_LIMIT(min, max) (max)
 #define struct_size(p, member, nr) (sizeof(*(p)) + sizeof((p)->member[0]) * (nr))
 #define max(a, b) ((a) > (b) ? (a) : (b))
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define kfree_rcu(p, member) kfree(p)
+#define kvfree_rcu(p, member) kvfree(p)
+#define kfree_rcu_mightsleep(p) kfree(p)
+#define rcu_assign_pointer(p, value) ((p) = (value))
+#define RCU_INIT_POINTER(p, value) ((p) = (value))
+#define rcu_dereference_protected(p, why) (p)
+#define ublk_shmem_dereference(shmem, p) (p)
 #define lockdep_assert_held(lock) ((void)(lock))
 
 typedef uint64_t u64;
@@ -62,15 +70,15 @@ struct mutex {
 	int held;
 };
 struct user_struct;
-struct xarray {
-	void *slot[NR_SLOTS];
+struct ida {
+	bool taken[NR_INDEXES];
 };
 struct ublk_shmem {
 	struct mutex mutex;
-	struct xarray bufs, blocks;
+	struct ida indexes;
+	struct ublk_shmem_table *bufs;
+	struct ublk_shmem_dir *blocks;
 };
-
-static char zero_entry; /* of an xarray: taken, but nothing is there */
 
 struct ublk_shmem_buf;
 struct ublk_shmem_run;
@@ -79,6 +87,14 @@ int ublk_shmem_insert(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf, cons
 void ublk_shmem_erase(struct ublk_shmem *shmem, const struct ublk_shmem_buf *buf);
 struct ublk_shmem_buf *ublk_shmem_find(struct ublk_shmem *shmem, unsigned long pfn,
 				       const struct ublk_shmem_run **run);
+struct ublk_shmem_block;
+int ublk_shmem_grow(struct ublk_shmem *shmem, unsigned int index, unsigned long first_block,
+		    unsigned long last_block);
+void ublk_shmem_set_buf(struct ublk_shmem *shmem, unsigned int index, struct ublk_shmem_buf *buf);
+int ublk_shmem_set_block(struct ublk_shmem *shmem, unsigned long number,
+			 struct ublk_shmem_block *block);
+struct ublk_shmem_buf *ublk_shmem_next_buf(const struct ublk_shmem *shmem, unsigned int *index);
+void ublk_shmem_free_tables(struct ublk_shmem *shmem);
 
 static int fail_after = -1; /* so many allocations, all others fail; -1: none does */
 static long nr_allocated;
@@ -98,9 +114,26 @@ static void *kmalloc(size_t bytes, gfp_t gfp)
 	return malloc(bytes);
 }
 
+static void *kzalloc(size_t bytes, gfp_t gfp)
+{
+	void *p = kmalloc(bytes, gfp);
+
+	return p ? memset(p, 0, bytes) : NULL;
+}
+
+static void *kcalloc(size_t nr, size_t bytes, gfp_t gfp)
+{
+	return kzalloc(nr * bytes, gfp);
+}
+
+static void *kvzalloc(size_t bytes, gfp_t gfp)
+{
+	return kzalloc(bytes, gfp);
+}
+
 static void kfree(void *p)
 {
-	nr_allocated--;
+	nr_allocated -= p != NULL;
 	free(p);
 }
 
@@ -118,51 +151,43 @@ static void cond_resched(void)
 {
 }
 
-static void *xa_load(const struct xarray *xa, unsigned long index)
+static unsigned int roundup_pow_of_two(unsigned int n)
 {
-	assert(index < NR_SLOTS);
-	return xa->slot[index] == &zero_entry ? NULL : xa->slot[index];
+	unsigned int power = 1;
+
+	while (power < n)
+		power *= 2;
+	return power;
 }
 
-/* Only a new entry may need memory. */
-static void *xa_store(struct xarray *xa, unsigned long index, void *entry, gfp_t gfp)
+/* The first byte that is another, or NULL. */
+static const void *memchr_inv(const void *p, int c, size_t bytes)
 {
-	void *old = xa->slot[index];
+	const unsigned char *byte = p;
 
-	if (entry && !old && allocation_fails(gfp))
-		return (void *)(long)-ENOMEM;
-	xa->slot[index] = entry;
-	return old;
+	for (size_t i = 0; i < bytes; i++)
+		if (byte[i] != c)
+			return &byte[i];
+	return NULL;
 }
 
-static void *ublk_shmem_load(const struct xarray *xa, unsigned long index)
-{
-	return xa_load(xa, index);
-}
-
-static int xa_err(void *entry)
-{
-	return entry == (void *)(long)-ENOMEM ? -ENOMEM : 0;
-}
-
-static void xa_erase(struct xarray *xa, unsigned long index)
-{
-	xa->slot[index] = NULL;
-}
-
-static int xa_alloc(struct xarray *xa, unsigned int *index, void *entry, unsigned int limit,
-		    gfp_t gfp)
+static int ida_alloc_max(struct ida *ida, unsigned int most, gfp_t gfp)
 {
 	if (allocation_fails(gfp))
 		return -ENOMEM;
-	for (unsigned int i = 0; i < NR_SLOTS && i <= limit; i++) {
-		if (xa->slot[i])
+	for (unsigned int i = 0; i < NR_INDEXES && i <= most; i++) {
+		if (ida->taken[i])
 			continue;
-		xa->slot[i] = entry ? entry : &zero_entry;
-		*index = i;
-		return 0;
+		ida->taken[i] = true;
+		return (int)i;
 	}
-	return -EBUSY;
+	return -ENOSPC;
+}
+
+static void ida_free(struct ida *ida, unsigned int index)
+{
+	assert(ida->taken[index]);
+	ida->taken[index] = false;
 }
 
 static const void *sort_priv;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_driver_blocks.c - do the kernel driver's blocks find what is registered?
+ * test_driver_blocks.c - do the kernel driver's tables and blocks find what is registered?
  *
  * The functions are taken from the driver's source.  Buffers of random runs come and go, and what
  * is found for each page is compared with a table of pages.
@@ -90,7 +90,7 @@ static struct ublk_shmem_buf *try_to_insert(bool may_fail)
 	fail_after = -1;
 	if (!ret) {
 		assert_false(clashes(buf));
-		assert_ptr_equal(device.bufs.slot[buf->index], buf);
+		assert_ptr_equal(ublk_shmem_get_buf(&device, buf->index), buf);
 		set_owner(buf, true);
 		return buf;
 	}
@@ -105,15 +105,33 @@ static struct ublk_shmem_buf *try_to_insert(bool may_fail)
 static void take_out(struct ublk_shmem_buf *buf)
 {
 	ublk_shmem_erase(&device, buf);
-	xa_erase(&device.bufs, buf->index);
+	ublk_shmem_set_buf(&device, buf->index, NULL);
+	ida_free(&device.indexes, buf->index);
 	set_owner(buf, false);
 	free(buf);
 }
 
-/* Every page is found, or not; no block is left over or empty. */
+/* Of all that are found, the same ones in the same order as by their index. */
+static void check_next(void)
+{
+	unsigned int next = 0;
+
+	for (unsigned int i = 0; i < NR_INDEXES; i++) {
+		struct ublk_shmem_buf *buf = ublk_shmem_get_buf(&device, i);
+
+		if (!buf)
+			continue;
+		assert_ptr_equal(ublk_shmem_next_buf(&device, &next), buf);
+		assert_int_equal(next++, i);
+	}
+	assert_null(ublk_shmem_next_buf(&device, &next));
+}
+
+/* Every page is found, or not; no block or leaf is left over or empty. */
 static void check_all(void)
 {
-	long nr_blocks = 0;
+	const struct ublk_shmem_dir *dir = device.blocks;
+	long nr = (device.bufs != NULL) + (dir != NULL);
 
 	for (unsigned long pfn = 0; pfn < NR_PAGES; pfn++) {
 		const struct ublk_shmem_run *run = NULL;
@@ -122,9 +140,17 @@ static void check_all(void)
 		assert_ptr_equal(run, owner[pfn]);
 		assert_true(!run || (run >= buf->runs && run < buf->runs + buf->nr_runs));
 	}
-	for (unsigned int i = 0; i < NR_SLOTS; i++)
-		nr_blocks += device.blocks.slot[i] != NULL;
-	assert_int_equal(nr_allocated, nr_blocks);
+	for (unsigned long i = 0; dir && i < dir->nr; i++) {
+		const struct ublk_shmem_leaf *leaf = dir->leaves[i];
+		long nr_blocks = 0;
+
+		for (unsigned int j = 0; leaf && j < UBLK_SHMEM_LEAF_BLOCKS; j++)
+			nr_blocks += leaf->blocks[j] != NULL;
+		assert_true(!leaf || nr_blocks);
+		nr += nr_blocks + (leaf != NULL);
+	}
+	assert_int_equal(nr_allocated, nr);
+	check_next();
 }
 
 static void come_and_go(bool allocations_fail)
@@ -150,6 +176,9 @@ static void come_and_go(bool allocations_fail)
 		if (buffers[i])
 			take_out(buffers[i]);
 	check_all();
+	ublk_shmem_free_tables(&device);
+	device.bufs = NULL;
+	device.blocks = NULL;
 	assert_int_equal(nr_allocated, 0);
 }
 
