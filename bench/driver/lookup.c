@@ -224,6 +224,26 @@ static void measure_waiting(void)
 	print_median("unregister 100 runs / a grace period", ratios);
 }
 
+/* One after the other, as for a client that has gone. */
+static void measure_many(void)
+{
+	double ratios[ROUNDS];
+
+	for (unsigned int i = 0; i < ROUNDS; i++) {
+		double began, grace = 0;
+
+		for (unsigned int j = 0; j < 100; j++) {
+			must(abi_reg(&server, scattered + (size_t)j * PAGE, PAGE, 0), "register");
+			grace += grace_period_seconds();
+		}
+		began = now();
+		for (unsigned int j = 0; j < 100; j++)
+			must(abi_unreg(&server, j), "unregister");
+		ratios[i] = (now() - began) / grace;
+	}
+	print_median("unregister 100 buffers / 100 grace periods", ratios);
+}
+
 static void measure_unregistering(void)
 {
 	double beside[ROUNDS], longer[ROUNDS];
@@ -266,6 +286,7 @@ int main(void)
 	add_zc(&server);
 	weigh_runs();
 	measure_waiting();
+	measure_many();
 	measure_unregistering();
 	abi_del(&server);
 	for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++)

@@ -22,6 +22,7 @@ struct ublk_shmem_buf;
 
 /* Indexes of buffers that a scattered request holds besides its first. */
 struct ublk_shmem_also_held {
+	u16			nr;
 	u16			indexes[UBLKZC_SHMEM_SEGS_MAX - 1];
 };
 
@@ -48,10 +49,12 @@ struct ublk_shmem {
 	unsigned int		depth;		/* of a queue */
 };
 
-/* What one request holds, zeroed once; whoever owns the request owns it. */
+/*
+ * What one request holds, zeroed once; whoever owns the request owns it. No
+ * more than fits into a cache line with the rest of what 7.x has for each tag.
+ */
 struct ublk_shmem_hold {
 	struct ublk_shmem_buf	*buf;		/* the first, or NULL */
-	unsigned int		nr_also;	/* more of them */
 };
 
 /*

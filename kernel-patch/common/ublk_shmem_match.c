@@ -55,19 +55,19 @@ static bool ublk_shmem_find_run(struct ublk_shmem_match *m, unsigned long pfn)
 	return m->buf;
 }
 
-static u16 *ublk_shmem_also(const struct ublk_shmem *shmem,
-			    const struct request *req)
+static struct ublk_shmem_also_held *
+ublk_shmem_also(const struct ublk_shmem *shmem, const struct request *req)
 {
 	unsigned int queue = req->mq_hctx->queue_num;
 
-	return shmem->also_held[queue * shmem->depth + req->tag].indexes;
+	return &shmem->also_held[queue * shmem->depth + req->tag];
 }
 
 /* One reference for each buffer, however many segments are in it. */
 static bool ublk_shmem_hold_buf(struct ublk_shmem_match *m)
 {
 	struct ublk_shmem_hold *hold = m->hold;
-	u16 *also;
+	struct ublk_shmem_also_held *also;
 	unsigned int i;
 
 	if (hold->buf == m->buf)
@@ -79,12 +79,12 @@ static bool ublk_shmem_hold_buf(struct ublk_shmem_match *m)
 		return true;
 	}
 	also = ublk_shmem_also(m->shmem, m->req);
-	for (i = hold->nr_also; i--;)
-		if (also[i] == m->buf->index)
+	for (i = also->nr; i--;)
+		if (also->indexes[i] == m->buf->index)
 			return true;
 	if (!percpu_ref_tryget_live_rcu(&m->buf->ref))
 		return false;
-	also[hold->nr_also++] = m->buf->index;
+	also->indexes[also->nr++] = m->buf->index;
 	return true;
 }
 
@@ -268,26 +268,30 @@ bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 	return matched;
 }
 
+static void ublk_shmem_put_also(struct ublk_shmem *shmem,
+				const struct request *req)
+{
+	struct ublk_shmem_also_held *also = ublk_shmem_also(shmem, req);
+	struct ublk_shmem_buf *buf;
+
+	/* a buffer keeps its index until its last reference is put */
+	while (also->nr) {
+		rcu_read_lock();
+		buf = ublk_shmem_get_buf(shmem, also->indexes[--also->nr]);
+		percpu_ref_put(&buf->ref);
+		rcu_read_unlock();
+	}
+}
+
 bool ublk_shmem_put(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 		    const struct request *req)
 {
 	struct ublk_shmem_buf *first;
-	const u16 *also;
 
 	if (!READ_ONCE(hold->buf))
 		return false;
-	if (hold->nr_also) {
-		also = ublk_shmem_also(shmem, req);
-		/* a buffer keeps its index until its last reference is put */
-		while (hold->nr_also) {
-			struct ublk_shmem_buf *buf;
-
-			rcu_read_lock();
-			buf = ublk_shmem_get_buf(shmem, also[--hold->nr_also]);
-			percpu_ref_put(&buf->ref);
-			rcu_read_unlock();
-		}
-	}
+	if (ublk_shmem_lists_segs(shmem))
+		ublk_shmem_put_also(shmem, req);
 	/*
 	 * A batch that could not be handed over is taken back by one task while
 	 * the server, which can guess it, completes it by another. There are
