@@ -95,6 +95,11 @@ struct ublk_shmem_buf *ublk_shmem_find(struct ublk_shmem *shmem,
 	place = ublk_shmem_search(block, pfn % UBLK_SHMEM_BLOCK_PAGES);
 	if (!place)
 		return NULL;
+	/*
+	 * Not from a table that is older than the place: it may name who had
+	 * the index before. Publishing the block is the other half.
+	 */
+	smp_rmb();
 	buf = ublk_shmem_get_buf(shmem,
 				 FIELD_GET(UBLK_SHMEM_PLACE_INDEX, *place));
 	i = FIELD_GET(UBLK_SHMEM_PLACE_RUN, *place);

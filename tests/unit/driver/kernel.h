@@ -43,6 +43,7 @@ typedef unsigned int gfp_t;
 #define kfree_rcu(p, member) kfree(p)
 #define kvfree_rcu(p, member) kvfree(p)
 #define kfree_rcu_mightsleep(p) kfree(p)
+#define smp_rmb() ((void)0)
 #define rcu_assign_pointer(p, value) ((p) = (value))
 #define RCU_INIT_POINTER(p, value) ((p) = (value))
 #define rcu_dereference_protected(p, why) (p)
