@@ -5,11 +5,13 @@
  * For anonymous memory the kernel gives the child a copy of pages that are
  * pinned, so that what a device reads or writes stays the parent's.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/aio_abi.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -32,8 +34,16 @@ static void ring_with(struct io_uring *ring, void *buf, size_t len)
 static void finish(struct io_uring *ring, int expected)
 {
 	struct io_uring_cqe *cqe;
+	int ret;
 
-	CHECK(io_uring_wait_cqe(ring, &cqe) == 0);
+	/* The kernel may say that a wait was interrupted, as of other threads' forks. */
+	while ((ret = io_uring_wait_cqe(ring, &cqe)) == -EINTR)
+		;
+	if (ret)
+		fprintf(stderr, "io_uring_wait_cqe says %d\n", ret);
+	CHECK(ret == 0);
+	if (cqe->res != expected)
+		fprintf(stderr, "a request says %d, not %d\n", cqe->res, expected);
 	CHECK(cqe->res == expected);
 	io_uring_cqe_seen(ring, cqe);
 }
