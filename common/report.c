@@ -20,7 +20,7 @@ static const struct {
 	{ STAT_ODD_ALIGNMENT, "allocations not captured: aligned to more than 2 MiB" },
 	{ STAT_NO_ARENA, "allocations not captured: no memfd, no address space, RLIMIT_AS or "
 			 "RLIMIT_FSIZE set, or UBLKZC_MAX_MB reached" },
-	{ STAT_FORKED_WITHOUT_US, "calls passed through in a child made by _Fork or clone" },
+	{ STAT_FORKED_WITHOUT_US, "calls passed through in a child made by a system call of the program's own" },
 	{ STAT_BUSY, "allocations not captured: during a fork, or in a signal handler" },
 	{ STAT_HELD_BYTES, "bytes of captured memory existed at the end" },
 	{ STAT_ARENAS, "arenas made" },

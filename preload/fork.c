@@ -117,7 +117,7 @@ void fork_prepare(void)
 		forking.frozen = lock_freeze();
 	}
 	forking.copy = true;
-	fork_own_stack();
+	fork_own_stack(__builtin_frame_address(0));
 	if (sys_call(SYS_pipe2, (long)forking.pipe, O_CLOEXEC, 0, 0, 0, 0) < 0)
 		forking.pipe[0] = forking.pipe[1] = -1;
 	stat_add(STAT_FORK_COPIES, 1);

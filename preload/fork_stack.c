@@ -109,10 +109,10 @@ static bool own(const void *at, size_t below, size_t above)
 	return r.any;
 }
 
-void fork_own_stack(void)
+void fork_own_stack(const void *top)
 {
 	stack_t signals = { .ss_flags = SS_DISABLE };
-	bool any = own(__builtin_frame_address(0), BELOW, ABOVE);
+	bool any = own(top, BELOW, ABOVE);
 
 	/* Where a handler would run. */
 	sys_call(SYS_sigaltstack, 0, (long)&signals, 0, 0, 0, 0);

@@ -16,10 +16,10 @@ size_t fork_live_bytes(void);
 bool fork_make_private(void);
 
 /*
- * In the parent, before a fork whose child will copy: what this thread's stack is made of
- * is its own, if it was captured.
+ * In the parent, before a fork whose child will copy: the stack about @top, on which the
+ * child or this thread go on, is taken out of what they share, if it was captured.
  */
-void fork_own_stack(void);
+void fork_own_stack(const void *top);
 
 /* Give back what nobody can see any more, once children are gone.  Lock held. */
 void fork_tidy_private(void);

@@ -70,6 +70,8 @@ static void resolve(void)
 	RESOLVE(munlock, "munlock");
 	RESOLVE(mlockall, "mlockall");
 	RESOLVE(munlockall, "munlockall");
+	RESOLVE(_Fork, "_Fork");
+	RESOLVE(clone, "clone");
 	RESOLVE(pthread_attr_setstack, "pthread_attr_setstack");
 	RESOLVE(ioctl, "ioctl");
 	RESOLVE(shmat, "shmat");

@@ -51,6 +51,8 @@ struct next {
 	int (*munlock)(const void *, size_t);
 	int (*mlockall)(int);
 	int (*munlockall)(void);
+	pid_t (*_Fork)(void); /* glibc 2.34 */
+	int (*clone)(int (*)(void *), void *, int, void *, ...);
 	int (*pthread_attr_setstack)(pthread_attr_t *, void *, size_t);
 	int (*ioctl)(int, unsigned long, ...);
 	void *(*shmat)(int, const void *, int);

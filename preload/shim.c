@@ -3,7 +3,7 @@
  * shim.c - state of the shim in this process.
  *
  * A page that the kernel wipes on fork tells a child that our fork handlers
- * did not see (_Fork, raw clone) from the process that owns the arenas.  A
+ * did not see (raw clone) from the process that owns the arenas.  A
  * vfork child runs in its parent's memory: the page is intact, but the process
  * number differs, and it must not change state (its descriptors are its own).
  */

@@ -24,7 +24,7 @@ struct shim {
 
 extern struct shim shim;
 
-/* The arenas' process: false in a child made behind our back (_Fork, clone). */
+/* The arenas' process: false in a child made behind our back (raw clone). */
 bool shim_is_owner(void);
 
 /* First arena of a process: from here on forks are watched. */
