@@ -62,9 +62,9 @@ static int agree_unreg(void *arg, unsigned int index, void *cookie)
 	return 0;
 }
 
-static int agree_proof(unsigned int device, int fd, enum wire_reason *ret_reason)
+static int agree_proof(void *host, unsigned int device, int fd, enum wire_reason *ret_reason)
 {
-	(void)device, (void)fd;
+	(void)host, (void)device, (void)fd;
 	*ret_reason = WIRE_OK;
 	return 0;
 }

@@ -60,6 +60,17 @@ void ctrl_close(struct ctrl *c)
 	*c = CTRL_CLOSED;
 }
 
+void ctrl_add_worker(struct ctrl *c)
+{
+	unsigned int nr[2] = { 0, 0 }; /* bounded, unbounded; 0: as it is, and is told */
+
+	if (io_uring_register_iowq_max_workers(&c->ring, nr) || !nr[0])
+		return;
+	nr[0]++;
+	nr[1] = 0;
+	io_uring_register_iowq_max_workers(&c->ring, nr);
+}
+
 static int submit(struct ctrl *c, unsigned int cmd_op, const struct uapi_ctrl_cmd *cmd,
 		  uint64_t cookie)
 {

@@ -38,6 +38,13 @@ struct ctrl {
 int ctrl_open(struct ctrl *c);
 void ctrl_close(struct ctrl *c);
 
+/*
+ * For a thread that does storage I/O through io_uring itself: its rings have workers in common, a few for
+ * each processor, and an asynchronous command here has one until requests are finished that
+ * may wait for a worker.  Let there be one more.
+ */
+void ctrl_add_worker(struct ctrl *c);
+
 /* Kernel's feature bits; -EOPNOTSUPP before 6.5. */
 int ctrl_get_features(struct ctrl *c, uint64_t *ret);
 

@@ -39,13 +39,6 @@ static bool state_valid(const struct state *state, size_t size)
 	       state->version == STATE_VERSION && size >= state_size(state->nr_queues);
 }
 
-int state_make_dir(const char *dir)
-{
-	if (mkdir(dir, 0755) < 0)
-		return errno == EEXIST ? 0 : -errno;
-	return chmod(dir, 0755) < 0 ? -errno : 0; /* the umask */
-}
-
 /* All of its bytes, or an error: a store to a file in a full file system is a SIGBUS. */
 static int fill(int fd, size_t size, struct state **ret)
 {

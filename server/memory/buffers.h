@@ -78,6 +78,8 @@ struct buffers {
 	int linger;	    /* ms for which what nobody wants stays registered: plan.c */
 	uint64_t bytes;	    /* registered or about to be */
 	bool no_feature;    /* the device cannot: every add is refused */
+	bool one_at_a_time; /* unregistrations too */
+	bool touched;	    /* by loads and stores too, not by system calls alone */
 	unsigned int nr;    /* slices */
 	unsigned int nr_files;
 	unsigned int indices;	    /* one more than the highest so far */

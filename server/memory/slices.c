@@ -33,7 +33,7 @@ static bool cannot_be_punched(int fd)
 	return seals >= 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE));
 }
 
-static int map(const struct file *file, struct slice *s)
+static int map(const struct buffers *b, const struct file *file, struct slice *s)
 {
 	int prot = s->view.read_only ? PROT_READ : PROT_READ | PROT_WRITE;
 	void *at = mmap(NULL, s->view.len, prot, MAP_SHARED | MAP_NORESERVE, file->fd,
@@ -44,7 +44,8 @@ static int map(const struct file *file, struct slice *s)
 		return -errno;
 	/* Locking all our memory (mlockall) is not meant for the clients'. */
 	munlock(at, s->view.len);
-	ret = guard_arm(at, s->view.len);
+	/* Whom a missing page would end by a signal needs one that is made. */
+	ret = b->touched ? 0 : guard_arm(at, s->view.len);
 	if (ret && !cannot_be_punched(file->fd)) {
 		munmap(at, s->view.len);
 		return ret;
@@ -78,7 +79,7 @@ int slice_new(struct buffers *b, struct file *file, uint64_t offset, uint64_t le
 		.offset = offset,
 		.view = { .len = len, .read_only = read_only },
 	};
-	err = map(file, s);
+	err = map(b, file, s);
 	if (err) {
 		free(s);
 		return err;
@@ -102,7 +103,7 @@ int slice_restore(struct buffers *b, struct file *file, const struct vault_recor
 		.id = r->id,
 		.view = { .len = r->buffer.len, .read_only = r->buffer.read_only },
 	};
-	err = map(file, s);
+	err = map(b, file, s);
 	if (err)
 		log_error(err, "map registered memory of %llu bytes again: it is copied",
 			  (unsigned long long)s->view.len);
@@ -231,13 +232,14 @@ static void ask_register(struct buffers *b, struct slice *s)
 
 void buffers_ask(struct buffers *b)
 {
+	unsigned int most = b->one_at_a_time ? 1 : UNREGISTERING_MAX;
 	bool go_on = true;
 
 	if (b->asking)
 		return; /* our caller's caller goes on */
 	b->asking = true;
 	while (go_on && !b->paused && !b->registering) {
-		if (b->to_unregister.first && b->unregistering < UNREGISTERING_MAX)
+		if (b->to_unregister.first && b->unregistering < most)
 			go_on = ask_unregister(b, take_first(&b->to_unregister));
 		else if (b->to_register.first && !b->to_unregister.first && !b->unregistering)
 			ask_register(b, take_first(&b->to_register));

@@ -26,6 +26,7 @@
 #include "server/life/fault.h"
 #include "server/life/state.h"
 #include "server/life/worker.h"
+#include "server/memory/resident.h"
 #include "listener_internal.h"
 #include "peer.h"
 
@@ -273,6 +274,10 @@ int listener_add_memory(struct listener *l, struct client *c, const struct buffe
 {
 	int ret = listener_judge_memory(req, ret_reason);
 
+	if (!ret && l->sealed_only && resident_huge_page(req->fd)) {
+		*ret_reason = WIRE_NO_FEATURE;
+		ret = -EOPNOTSUPP;
+	}
 	if (!ret)
 		ret = listener_judge_budget(l, c, ret_reason);
 	if (ret)
@@ -293,7 +298,7 @@ static void handle_hello(struct listener *l, struct client *c, const struct wire
 	struct wire_reply reply;
 	int ret;
 
-	ret = l->judge_proof(l->device, fd, &reason);
+	ret = l->judge_proof(l->host, l->device, fd, &reason);
 	if (ret) {
 		listener_refuse(l, c, req, ret, reason);
 		hang_up(c);

@@ -46,10 +46,13 @@ struct listener {
 	unsigned int nr_clients;
 	uint64_t refused;
 	struct user *users;
-	long deaf_until; /* seconds: nobody is let in before; 0: all are */
+	long deaf_until;     /* seconds: nobody is let in before; 0: all are */
 	struct vault *vault; /* NULL: none */
 	struct client *first;
 	struct attachments attachments; /* made by listener_open() */
+	/* Only memory that never faults is taken: sealed, and not on hugetlbfs.  SCAN and ATTACH
+	 * are declined. */
+	bool sealed_only;
 	/* What root asks of the device; each gets host first. */
 	void *host;
 	/* Let the device grow to *@size bytes (0: as its target has); then, also
@@ -61,7 +64,7 @@ struct listener {
 	 * NULL: it cannot. */
 	int (*upgrade)(void *host, enum wire_reason *ret_reason);
 	/* Does @fd prove access to the device?  0, or why not. */
-	int (*judge_proof)(unsigned int device, int fd, enum wire_reason *ret_reason);
+	int (*judge_proof)(void *host, unsigned int device, int fd, enum wire_reason *ret_reason);
 };
 
 /*
@@ -105,6 +108,6 @@ buffers_answer_fn listener_answer;
 void listener_close(struct listener *l);
 
 /* The rule of wire.h: open, not O_PATH, on a file or device on our disk. */
-int listener_judge_proof(unsigned int device, int fd, enum wire_reason *ret_reason);
+int listener_judge_proof(void *host, unsigned int device, int fd, enum wire_reason *ret_reason);
 
 #endif

@@ -17,12 +17,13 @@
 
 #define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
-int listener_judge_proof(unsigned int device, int fd, enum wire_reason *ret_reason)
+int listener_judge_proof(void *host, unsigned int device, int fd, enum wire_reason *ret_reason)
 {
 	struct blkdev_ublk found;
 	int flags = fcntl(fd, F_GETFL);
 	int ret;
 
+	(void)host;
 	*ret_reason = WIRE_NO_ACCESS;
 	if (flags < 0 || (flags & O_PATH))
 		return -EACCES;
@@ -97,8 +98,7 @@ static void say_limit(const struct client *c, const char *option, uint64_t limit
 			 (int)c->pid, (unsigned int)c->uid, option, (unsigned long long)limit);
 }
 
-void listener_say_limit(const struct listener *l, const struct client *c,
-			 const struct account *a)
+void listener_say_limit(const struct listener *l, const struct client *c, const struct account *a)
 {
 	const struct account *full = account_limit(a);
 

@@ -28,6 +28,10 @@ static void scanned(struct scan *s, void *arg)
 
 void scan_requested(struct listener *l, struct client *c, const struct wire_request *req)
 {
+	if (l->sealed_only) {
+		listener_refuse(l, c, req, -EOPNOTSUPP, WIRE_NO_FEATURE);
+		return;
+	}
 	if (c->pidfd < 0) {
 		listener_refuse(l, c, req, -ESRCH, WIRE_NO_PROCESS);
 		return;
@@ -74,6 +78,10 @@ static void attach(struct listener *l, struct client *c, const struct wire_reque
 {
 	int ret;
 
+	if (l->sealed_only) {
+		listener_refuse(l, c, req, -EOPNOTSUPP, WIRE_NO_FEATURE);
+		return;
+	}
 	c->attaching = true; /* attach_add() may answer at once */
 	ret = req->pid ? attach_add(&l->attachments, (pid_t)req->pid, c, req->seq) : -ESRCH;
 	if (ret)

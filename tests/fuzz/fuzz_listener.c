@@ -107,9 +107,9 @@ static void driver_answers(int error)
 		taken[a.index] = false;
 }
 
-static int judge(unsigned int device, int fd, enum wire_reason *ret_reason)
+static int judge(void *host, unsigned int device, int fd, enum wire_reason *ret_reason)
 {
-	(void)device;
+	(void)host, (void)device;
 	*ret_reason = WIRE_WRONG_DEVICE;
 	return fcntl(fd, F_GETFD) < 0 ? -EBADF : take() == 1 ? -ENODEV : 0;
 }

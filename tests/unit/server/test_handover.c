@@ -29,9 +29,9 @@ static struct listener after;
 static int stops;
 static int upgrade_says;
 
-static int judge(unsigned int device, int fd, enum wire_reason *reason)
+static int judge(void *host, unsigned int device, int fd, enum wire_reason *reason)
 {
-	(void)device, (void)fd, (void)reason;
+	(void)host, (void)device, (void)fd, (void)reason;
 	return 0;
 }
 

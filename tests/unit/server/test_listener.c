@@ -53,8 +53,9 @@ static int agree_unreg(void *arg, unsigned int index, void *cookie)
 	return 0;
 }
 
-static int judge(unsigned int device, int fd, enum wire_reason *reason)
+static int judge(void *host, unsigned int device, int fd, enum wire_reason *reason)
 {
+	(void)host;
 	assert_int_equal(device, 3);
 	assert_true(fcntl(fd, F_GETFD) >= 0);
 	*reason = WIRE_WRONG_DEVICE;
