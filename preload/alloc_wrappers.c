@@ -199,17 +199,16 @@ EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
 
 /* ---- realloc ---- */
 
-/*
- * What grows once grows again: half as much more, so that growing step by step
- * costs what glibc's does.  Nobody touches the rest until it is used.
- */
-static void *capture_grown(size_t have, size_t size)
+static void *capture_resized(size_t have, size_t size)
 {
-	size_t room = size > have && size <= ARENA_SIZE_MAX / 2 ? size + size / 2 : size;
+	void *p;
+	int saved = errno;
 
 	if (size < CAPTURE_SIZE_MIN || !captures())
 		return NULL;
-	return capture(room, ARENA_GRANULE, false);
+	p = size > have ? block_alloc_growing(size) : NULL;
+	errno = saved;
+	return p ? p : capture(size, ARENA_GRANULE, false);
 }
 
 RARELY static void *resize(void *p, size_t size)
@@ -227,7 +226,7 @@ RARELY static void *resize(void *p, size_t size)
 		return p;
 	if (shim_is_owner() && !shim.sandboxed && size >= CAPTURE_SIZE_MIN && block_resize(p, size))
 		return p;
-	to = capture_grown(have, size);
+	to = capture_resized(have, size);
 	if (!to)
 		to = next.malloc(size);
 	if (!to)

@@ -11,6 +11,9 @@
 
 /* ---- allocating ---- */
 
+#define ROOM_MIN (1UL << 20)  /* to grow in: so large a block gets a new arena for it */
+#define ROOM_MAX (64UL << 20) /* bytes behind a block */
+
 /* Hot: counted without a locked instruction, so threads may lose a count. */
 static void count_captured(size_t size)
 {
@@ -44,6 +47,17 @@ struct taken {
 	bool clean; /* never used: it is zero */
 };
 
+/* Another arena, with room for @bytes. */
+static bool add_arena(size_t bytes, struct taken *t)
+{
+	if (!shim_mark_owner() || shim.owner != sys_getpid())
+		return false;
+	t->arena = arena_new(bytes);
+	if (t->arena)
+		blocks_news();
+	return t->arena != NULL;
+}
+
 static bool take_run(uint32_t len, size_t align, struct taken *t)
 {
 	size_t bytes = (size_t)len * ARENA_GRANULE;
@@ -58,16 +72,24 @@ static bool take_run(uint32_t len, size_t align, struct taken *t)
 			return true;
 		}
 	}
-	if (!shim_mark_owner() || shim.owner != sys_getpid())
-		return false;
 	/* What alignment may cost, so that a fresh arena surely fits. */
 	if (align > ARENA_GRANULE && align < ARENA_ALIGN)
 		bytes += align;
-	t->arena = arena_new(bytes);
-	if (!t->arena)
-		return false;
-	blocks_news();
-	return run_take(t->arena, len, align, &t->at, &t->clean);
+	return add_arena(bytes, t) && run_take(t->arena, len, align, &t->at, &t->clean);
+}
+
+static bool take_roomy(uint32_t len, uint32_t room, struct taken *t)
+{
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		t->arena = &arenas[i];
+		if (t->arena->state != ARENA_SHARED || !t->arena->granules ||
+		    !run_take_roomy(t->arena, len, room, &t->at))
+			continue;
+		if (t->at + len < t->arena->high)
+			blocks_handed_out_again(len);
+		return true;
+	}
+	return false;
 }
 
 static void *take_slot(unsigned int shift, struct taken *t)
@@ -124,6 +146,36 @@ void *block_alloc(size_t size, size_t align, bool zero)
 	return p;
 }
 
+static bool take_growing(size_t size, struct taken *t)
+{
+	uint32_t len = granules_for(size);
+	size_t more = 3 * size < ROOM_MAX ? 3 * size : ROOM_MAX;
+	uint32_t room = len + granules_for(more);
+
+	if (take_roomy(len, room, t))
+		return true;
+	if (size >= ROOM_MIN && add_arena(size + more, t) && take_roomy(len, room, t))
+		return true;
+	return take_run(len, ARENA_GRANULE, t);
+}
+
+void *block_alloc_growing(size_t size)
+{
+	struct taken t = { .clean = false };
+	bool done;
+
+	if (size > ARENA_SIZE_MAX / 2 || !blocks_lock())
+		return NULL;
+	done = take_growing(size + size / 2, &t);
+	blocks_unlock();
+	if (!done) {
+		stat_add(STAT_NO_ARENA, 1);
+		return NULL;
+	}
+	count_captured(size);
+	return t.arena->base + (size_t)t.at * ARENA_GRANULE;
+}
+
 void blocks_ensure_arena(void)
 {
 	for (unsigned int i = 0; i < arena_slots; i++)
@@ -153,6 +205,22 @@ size_t block_size(const void *p)
 						   : 0;
 }
 
+/* What grew grows again: half as much more, if there is room. */
+static bool resize_run(struct arena *a, uint32_t at, size_t have, size_t size)
+{
+	uint32_t high = a->high;
+	uint32_t end = at + (uint32_t)(have / ARENA_GRANULE);
+	bool done = size > have && size <= ARENA_SIZE_MAX / 2 &&
+		    run_resize(a, at, granules_for(size + size / 2));
+
+	if (!done && !run_resize(a, at, granules_for(size)))
+		return false;
+	high = at + a->granules[at].len < high ? at + a->granules[at].len : high;
+	if (high > end)
+		blocks_handed_out_again(high - end);
+	return true;
+}
+
 bool block_resize(void *p, size_t size)
 {
 	struct arena *a = arena_of(p);
@@ -169,7 +237,7 @@ bool block_resize(void *p, size_t size)
 	if (!blocks_lock())
 		return size <= have; /* it stays as long as it was */
 	if (!a->torn && blocks_restore(a, at, a->granules[at].len))
-		done = run_resize(a, at, granules_for(size));
+		done = resize_run(a, at, have, size);
 	blocks_unlock();
 	return done;
 }

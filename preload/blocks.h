@@ -56,6 +56,13 @@ void block_free(void *p);
 /* Bytes usable at @p; 0 when it is no block. */
 size_t block_size(const void *p);
 
+/*
+ * For what grew once and will grow again: half as much more than @size, and where more is
+ * free behind it, so that growing step by step copies seldom.  Nobody touches the rest until
+ * it is used.
+ */
+void *block_alloc_growing(size_t size);
+
 /* Make @p hold @size bytes where it is.  False: it has to move. */
 bool block_resize(void *p, size_t size);
 

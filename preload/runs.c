@@ -166,6 +166,44 @@ bool run_take(struct arena *a, uint32_t len, size_t align, uint32_t *ret, bool *
 	return take_from_top(a, len, align, ret);
 }
 
+/* The free run below what was never used: as long as both together. */
+static bool take_last(struct arena *a, uint32_t len, uint32_t room, uint32_t *ret)
+{
+	uint32_t have =
+		a->high && run_state(a, a->high - 1) == FREE ? a->granules[a->high - 1].len : 0;
+
+	*ret = a->high - have;
+	if (nr_granules(a) - *ret < room)
+		return false;
+	if (!have)
+		return take_from_top(a, len, ARENA_GRANULE, ret);
+	bin_remove(a, *ret);
+	if (len > have) {
+		forget_tags(a, *ret, have);
+		a->high = *ret + len;
+		have = len;
+	}
+	carve(a, *ret, have, *ret, len);
+	return true;
+}
+
+/* Memory that was used already first: it is there. */
+bool run_take_roomy(struct arena *a, uint32_t len, uint32_t room, uint32_t *ret)
+{
+	for (unsigned int bin = BINS; bin-- > bin_of(room);) {
+		uint32_t at = bins[a - arenas][bin];
+
+		if (!at || a->granules[at - 1].len < room)
+			continue;
+		*ret = at - 1;
+		room = a->granules[at - 1].len;
+		bin_remove(a, at - 1);
+		carve(a, at - 1, room, at - 1, len);
+		return true;
+	}
+	return take_last(a, len, room, ret);
+}
+
 void run_give_back(struct arena *a, uint32_t at)
 {
 	uint32_t len = a->granules[at].len;
@@ -198,14 +236,18 @@ static bool grow(struct arena *a, uint32_t at, uint32_t len)
 	if (at + have == a->high && need <= nr_granules(a) - a->high) {
 		a->high += need;
 	} else {
-		if (at + have >= a->high || run_state(a, at + have) != FREE ||
-		    a->granules[at + have].len < need)
+		if (at + have >= a->high || run_state(a, at + have) != FREE)
 			return false;
 		room = a->granules[at + have].len;
+		if (room < need &&
+		    (at + have + room < a->high || need > nr_granules(a) - at - have))
+			return false;
 		bin_remove(a, at + have);
 		forget_tags(a, at + have, room);
 		if (room > need)
 			bin_insert(a, at + len, room - need);
+		else if (at + len > a->high)
+			a->high = at + len;
 	}
 	if (have > 1)
 		run_set_state(a, at + have - 1, UNUSED);

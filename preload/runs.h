@@ -84,6 +84,10 @@ static inline bool run_change_state(struct arena *a, uint32_t at, enum granule_s
  * used, so they are zero. */
 bool run_take(struct arena *a, uint32_t len, size_t align, uint32_t *ret, bool *ret_clean);
 
+/* The same for what is likely to grow: where at least as many as @room are free, if there
+ * is such a place. */
+bool run_take_roomy(struct arena *a, uint32_t len, uint32_t room, uint32_t *ret);
+
 /* The used run at @at is free. */
 void run_give_back(struct arena *a, uint32_t at);
 

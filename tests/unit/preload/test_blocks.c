@@ -68,7 +68,10 @@ static void allocate(struct worker *w, struct slot *s)
 
 	s->size = random_size(&w->seed);
 	s->fill = (unsigned char)(rand_r(&w->seed) | 1);
-	s->p = block_alloc_cached(s->size, align);
+	if (rand_r(&w->seed) % 8 == 0 && !zero && align <= 4096)
+		s->p = block_alloc_growing(s->size);
+	else
+		s->p = block_alloc_cached(s->size, align);
 	if (s->p && zero)
 		memset(s->p, 0, s->size);
 	if (!s->p)
