@@ -16,6 +16,8 @@ static const struct {
 	{ STAT_MAPPINGS_LOST, "pieces of them made private again (mremap, madvise)" },
 	{ STAT_PROFILE_OFF, "large allocations not captured: malloc is off for this program" },
 	{ STAT_MMAP_OFF, "large private mappings not captured: mmap is off for this program" },
+	{ STAT_BRIEF, "private mappings not captured: others of their length were unmapped at "
+		      "once (UBLKZC_MMAP_BRIEF_MS)" },
 	{ STAT_TOO_BIG, "allocations not captured: over 4 GiB" },
 	{ STAT_ODD_ALIGNMENT, "allocations not captured: aligned to more than 2 MiB" },
 	{ STAT_NO_ARENA, "allocations not captured: no memfd, no address space, RLIMIT_AS or "
@@ -149,6 +151,9 @@ static const char *why_not_all(const struct report *r, char *text, unsigned int 
 	if (report_get(r, STAT_ARENAS_RETIRED))
 		return "a fork made buffers private, which are copied since: UBLKZC_FORK=copy "
 		       "keeps them";
+	if (report_get(r, STAT_BRIEF) > report_get(r, STAT_MAPPINGS))
+		return "it maps and unmaps its buffers faster than a server could register them: "
+		       "keep them, or see UBLKZC_MMAP_BRIEF_MS";
 	if (report_get(r, STAT_NO_ARENA))
 		return "not all buffers could be captured: RLIMIT_AS or RLIMIT_FSIZE, or "
 		       "UBLKZC_MAX_MB";

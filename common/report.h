@@ -31,6 +31,7 @@ enum stat_id {
 	STAT_TOO_BIG,		/* for one registered buffer */
 	STAT_ODD_ALIGNMENT,	/* more than 2 MiB */
 	STAT_MMAP_OFF,		/* large private mapping, but not captured */
+	STAT_BRIEF,		/* large private mapping like others that lived briefly */
 	STAT_FORKED_WITHOUT_US, /* by raw clone: capture is off in the child */
 	STAT_BUSY,		/* the lock could not be had */
 	STAT_HELD_BYTES,	/* of captured memory existed at the end */

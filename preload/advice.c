@@ -21,7 +21,8 @@
 #define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
 #endif
 
-/* Clearing more than this costs more than a new mapping does. */
+/* With a server that holds the memory.  Clearing more than this costs more than a new mapping does.
+ */
 #define CLEAR_MAX (1UL << 20)
 #define MARK_MS 50 /* to set a mark, of which no note can be left */
 
@@ -165,12 +166,22 @@ static void clear(const struct vma *v)
 		protect(v, v->prot);
 }
 
+/* What a server has registered it would go on holding. */
+static bool punch(const struct vma *v)
+{
+	struct memfile file = file_of(v);
+
+	return !blocks_events.armed() && !is_huge(v) && memfile_punch(&file, v->offset, v->len);
+}
+
 /* MADV_DONTNEED: the next read is of zeroes. */
 static bool forget_content(const struct vma *v, void *arg)
 {
 	int *ret = arg;
 
 	/* Behind our back the pages are the parent's too. */
+	if (v->shared && shim_is_owner() && punch(v))
+		return true;
 	if (v->shared && (in_blocks(v) || v->len <= CLEAR_MAX) && shim_is_owner())
 		clear(v);
 	else

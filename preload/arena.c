@@ -208,7 +208,6 @@ void arena_publish(struct arena *a)
 	a->state = ARENA_SHARED;
 	if (slot >= arena_slots)
 		arena_slots = slot + 1;
-	vmas_keep_proc();
 	stat_add(STAT_ARENAS, 1);
 }
 
@@ -252,6 +251,7 @@ static bool fill(struct arena *a, char *at, size_t len)
 				      : -1;
 	if (!sys_is_error(map)) {
 		arena_publish(a);
+		vmas_keep_proc();
 		map_arena(a, (unsigned short)(a - arenas + 1));
 		return true;
 	}

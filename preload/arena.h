@@ -51,6 +51,8 @@ struct arena {
 	uint64_t id;		   /* no other arena ever had it; 0: none */
 	uint8_t pool;		   /* a region's: which one, plus one */
 	bool huge;		   /* a region of MAP_HUGETLB */
+	long long born;		   /* a region: when it was made, milliseconds */
+	atomic_size_t gone;	   /* a region: bytes unmapped since it was looked for */
 	_Atomic bool pierced;	   /* a region of which something was unmapped or replaced */
 	bool torn;		   /* a fork came in the middle of a change: only reading is safe */
 	_Atomic bool taken_out;	   /* of a block: there is private memory in its place */

@@ -17,6 +17,7 @@ struct config config;
 
 static const struct config defaults = {
 	.log_level = LOG_WARN,
+	.mmap_brief_ms = 10,
 	.fork_copy_max = 64ULL << 20,
 	.arena_first = 16ULL << 20,
 	.connect_ms = 200,
@@ -46,6 +47,7 @@ static const struct variable variables[] = {
 	{ "FORK", KIND_WORD, FIELD(fork), 0, 0, 0, "auto copy private" },
 	{ "MALLOC_MIN", KIND_NUMBER, FIELD(malloc_min), 1, 512, 1ULL << 32, NULL },
 	{ "MMAP_MIN", KIND_NUMBER, FIELD(mmap_min), 1, 4096, 1ULL << 32, NULL },
+	{ "MMAP_BRIEF_MS", KIND_NUMBER, FIELD(mmap_brief_ms), 1, 0, 60000, NULL },
 	{ "FORK_COPY_MAX_MB", KIND_NUMBER, FIELD(fork_copy_max), 1 << 20, 0, 1 << 20, NULL },
 	{ "ARENA_MB", KIND_NUMBER, FIELD(arena_first), 1 << 20, 2, 4096, NULL },
 	{ "MAX_MB", KIND_NUMBER, FIELD(max_bytes), 1 << 20, 0, 1 << 20, NULL },

@@ -29,6 +29,7 @@ struct config {
 	enum fork_mode fork;
 	uint64_t malloc_min;	/* bytes; 0: the profile's or the default */
 	uint64_t mmap_min;	/* likewise */
+	uint64_t mmap_brief_ms; /* captured mappings that live shorter were in vain */
 	uint64_t fork_copy_max; /* bytes */
 	uint64_t arena_first;	/* bytes of the first arena */
 	uint64_t max_bytes;	/* all arenas together; 0: no limit of ours */

@@ -74,10 +74,13 @@ bool lock_take(void)
 
 bool lock_take_within(int ms)
 {
-	long long deadline = sys_now_ms() + ms;
+	long long deadline;
 
 	if (held_here)
 		return false;
+	if (lock_take())
+		return true;
+	deadline = sys_now_ms() + ms;
 	while (!lock_take()) {
 		if (sys_now_ms() >= deadline)
 			return false;

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "blocks.h"
+#include "brief.h"
 #include "mappings.h"
 #include "next.h"
 #include "regions.h"
@@ -69,13 +70,21 @@ static void *real_mmap(void *addr, size_t len, int prot, int flags, int fd, off_
 	return p;
 }
 
+static bool brief(size_t len)
+{
+	if (!brief_expected(len))
+		return false;
+	stat_add(STAT_BRIEF, 1);
+	return true;
+}
+
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
 	int saved = errno;
 	void *p = NULL;
 
 	if (mapping_wanted(len, prot, flags))
-		p = mapping_new(addr, len, prot, flags);
+		p = brief(len) ? NULL : mapping_new(addr, len, prot, flags);
 	else if (mapping_would_be_wanted(len, prot, flags))
 		stat_add(STAT_MMAP_OFF, 1);
 	errno = saved;

@@ -13,7 +13,7 @@ static struct range {
 	char *start, *end;
 	enum mark mark; /* MARK_NONE: the entry is unused */
 } table[MARKS_MAX];
-static unsigned int nr_entries; /* entries from here on were never used */
+static unsigned int nr_entries; /* entries from here on are unused */
 
 static struct range *unused_entry(void)
 {
@@ -48,6 +48,13 @@ static bool cut(struct range *r, char *start, char *end)
 	return true;
 }
 
+/* What is searched is what is used. */
+static void forget_last(void)
+{
+	while (nr_entries && table[nr_entries - 1].mark == MARK_NONE)
+		nr_entries--;
+}
+
 bool marks_clear(enum mark mark, const void *addr, size_t len)
 {
 	char *start = (char *)(uintptr_t)addr;
@@ -56,6 +63,7 @@ bool marks_clear(enum mark mark, const void *addr, size_t len)
 	for (unsigned int i = 0; i < nr_entries; i++)
 		if (table[i].mark == mark && meets(&table[i], start, start + len))
 			all = cut(&table[i], start, start + len) && all;
+	forget_last();
 	return all;
 }
 

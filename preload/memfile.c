@@ -108,11 +108,11 @@ void memfile_close(struct memfile *f)
 	*f = (struct memfile){ .fd = -1 };
 }
 
-void memfile_punch(const struct memfile *f, uint64_t offset, size_t len)
+bool memfile_punch(const struct memfile *f, uint64_t offset, size_t len)
 {
-	if (memfile_valid(f))
-		sys_call(SYS_fallocate, f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			 (long)offset, (long)len, 0, 0);
+	return memfile_valid(f) &&
+	       sys_call(SYS_fallocate, f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			(long)offset, (long)len, 0, 0) == 0;
 }
 
 bool memfile_each_data(const struct memfile *f, uint64_t offset, size_t len,

@@ -29,8 +29,8 @@ int memfile_duplicate(const struct memfile *f);
 
 void memfile_close(struct memfile *f);
 
-/* Give back the memory of a range that nothing maps any more. */
-void memfile_punch(const struct memfile *f, uint64_t offset, size_t len);
+/* Give back the memory of a range: it is zero from then on, wherever it is mapped. */
+bool memfile_punch(const struct memfile *f, uint64_t offset, size_t len);
 
 /* Call @each for the parts of the range that exist, in memory or in swap.  False: it
  * cannot be asked, nothing was called. */

@@ -2,8 +2,8 @@
 /*
  * move.c - mremap on captured memory; see mappings.h.
  *
- * Moving and shrinking the kernel does as the program asks, and the memory stays
- * captured.  Growing would run into pages of the memfd that are another region's: so a
+ * Moving, shrinking and growing the kernel does as the program asks, and the memory
+ * stays captured.  Where growing would run into pages of the memfd that are not new, there is a
  * new mapping, captured if it can be, a copy, and the old one goes.
  */
 #include <errno.h>
@@ -26,23 +26,17 @@ static size_t round_up(size_t n, size_t to)
 	return (n + to - 1) & ~(to - 1);
 }
 
-static bool one_mapping(const struct vma *v, void *arg)
+static bool first_mapping(const struct vma *v, void *arg)
 {
-	struct vma *first = arg;
-
-	if (first->len) {
-		first->len = 0; /* more than one */
-		return false;
-	}
-	*first = *v;
-	return true;
+	*(struct vma *)arg = *v;
+	return false;
 }
 
-/* The mapping that all of the range lies in, as the kernel asks of mremap. */
-static bool find_one(void *at, size_t len, struct vma *ret)
+/* The mapping of ours that the range begins in. */
+static bool find(void *at, size_t len, struct vma *ret)
 {
-	ret->len = 0;
-	return vmas_each(at, len, one_mapping, ret) == 0 && ret->len == len;
+	*ret = (struct vma){ .len = 0 };
+	return vmas_each(at, len, first_mapping, ret) == 0 && ret->len && ret->start == at;
 }
 
 static int unmap(void *addr, size_t len)
@@ -59,30 +53,66 @@ static long raw(void *old, size_t old_len, size_t len, int flags, void *to)
 	return sys_call(SYS_mremap, (long)old, (long)old_len, (long)len, flags, (long)to, 0);
 }
 
+/* What holds for the last page holds for what comes behind it. */
+static void mark_more(char *end, size_t len)
+{
+	for (enum mark mark = MARK_WIPE; mark <= MARK_LOCKED; mark++)
+		if (marks_any(mark, end - ARENA_GRANULE, ARENA_GRANULE))
+			marks_set(mark, end, len);
+}
+
 /* What was asked for the memory goes with it. */
-static void take_along(const struct vma *v, long to, size_t len)
+static void take_along(const struct vma *v, char *to, size_t len)
 {
 	if (!blocks_lock_within(MARK_MS))
 		return;
-	marks_clear_all((void *)to, len);
-	marks_move(v->start, (void *)to, v->len < len ? v->len : len);
-	regions_moved(v->start, (void *)to, len);
+	if (to != v->start) {
+		marks_clear_all(to, len);
+		marks_move(v->start, to, v->len < len ? v->len : len);
+	}
+	if (len > v->len) {
+		marks_clear_all(to + v->len, len - v->len);
+		mark_more(to + v->len, len - v->len);
+	}
+	regions_moved(v, to, len);
 	blocks_unlock();
 }
 
-/* Not longer than it is, so that the kernel can do it. */
+static bool may_grow(const struct vma *v, size_t len)
+{
+	bool ret;
+
+	if (!blocks_lock())
+		return false;
+	ret = regions_grow(v, len);
+	blocks_unlock();
+	return ret;
+}
+
+static void did_not_grow(const struct vma *v, size_t len)
+{
+	if (!blocks_lock_within(MARK_MS))
+		return; /* nobody grows there again, that is all */
+	regions_did_not_grow(v, len);
+	blocks_unlock();
+}
+
+/* The kernel does it. */
 static long move(const struct vma *v, size_t len, int flags, void *to)
 {
 	long map = raw(v->start, v->len, len, flags, to);
 
-	if (sys_is_error(map))
+	if (sys_is_error(map)) {
+		if (len > v->len)
+			did_not_grow(v, len);
 		return map;
+	}
 	if (flags & MREMAP_FIXED)
 		regions_gone(to, len);
 	/* The kernel left the same pages there. */
 	if (flags & MREMAP_DONTUNMAP)
 		mapping_make_anonymous(v, false);
-	take_along(v, map, len);
+	take_along(v, (char *)map, len);
 	return map;
 }
 
@@ -137,6 +167,15 @@ static long grow(const struct vma *v, size_t len, int flags, void *to)
 	return map;
 }
 
+static long shrink(const struct vma *v, size_t old_len, size_t len)
+{
+	int ret = len < old_len ? unmap(v->start + len, old_len - len) : 0;
+
+	if (!ret && v->len == old_len)
+		take_along(v, v->start, len);
+	return ret ? ret : (long)v->start;
+}
+
 /* As the kernel judges the arguments for private memory. */
 static bool is_valid(size_t old_len, size_t len, int flags, const void *to)
 {
@@ -148,42 +187,37 @@ static bool is_valid(size_t old_len, size_t len, int flags, const void *to)
 	       (!fixed || (size_t)to % ARENA_GRANULE == 0) && (!keeps || old_len == len);
 }
 
-static long remap_captured(void *old, size_t old_len, size_t len, int flags, void *to)
+static long remap_captured(const struct vma *v, size_t old_len, size_t len, int flags, void *to)
 {
 	bool fixed = (flags & MREMAP_FIXED) != 0;
 	const struct arena *a;
-	struct vma v;
 
 	if (!is_valid(old_len, len, flags, to) ||
-	    (fixed && (char *)to < (char *)old + old_len && (char *)to + len > (char *)old))
+	    (fixed && (char *)to < v->start + old_len && (char *)to + len > v->start))
 		return -EINVAL;
-	if (!fixed && !(flags & MREMAP_DONTUNMAP) && len <= old_len) {
-		int ret = len < old_len ? unmap((char *)old + len, old_len - len) : 0;
-
-		return ret ? ret : (long)old;
-	}
-	if (!find_one(old, old_len, &v))
+	if (!fixed && !(flags & MREMAP_DONTUNMAP) && len <= old_len)
+		return shrink(v, old_len, len);
+	/* All of it has to be one mapping: so the kernel asks it. */
+	if (v->len != old_len)
 		return -EFAULT;
-	a = arena_of_file(v.dev, v.ino, v.offset);
-	if (arena_owns(old) || !a || a->huge)
+	a = arena_of_file(v->dev, v->ino, v->offset);
+	if (arena_owns(v->start) || !a || a->huge)
 		return -EINVAL;
-	if (len <= old_len)
-		return move(&v, len, flags, to);
-	return flags & MREMAP_MAYMOVE ? grow(&v, len, flags, to) : -ENOMEM;
+	if (len <= old_len || may_grow(v, len))
+		return move(v, len, flags, to);
+	return flags & MREMAP_MAYMOVE ? grow(v, len, flags, to) : -ENOMEM;
 }
 
 long mapping_move(void *old, size_t old_len, size_t len, int flags, void *to)
 {
-	bool ours = false;
+	size_t old_whole = round_up(old_len, ARENA_GRANULE);
 	struct vma v;
 	long ret;
 
 	mappings_enter();
-	if ((size_t)old % ARENA_GRANULE == 0)
-		ours = find_one(old, ARENA_GRANULE, &v);
-	if (ours) {
-		ret = remap_captured(old, round_up(old_len, ARENA_GRANULE),
-				     round_up(len, ARENA_GRANULE), flags, to);
+	if ((size_t)old % ARENA_GRANULE == 0 &&
+	    find(old, old_whole ? old_whole : ARENA_GRANULE, &v)) {
+		ret = remap_captured(&v, old_whole, round_up(len, ARENA_GRANULE), flags, to);
 	} else {
 		ret = raw(old, old_len, len, flags, to);
 		if (!sys_is_error(ret) && (flags & MREMAP_FIXED)) {

@@ -4,24 +4,28 @@
 
 #include <errno.h>
 #include <linux/memfd.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include "blocks.h"
+#include "brief.h"
 #include "fork_steps.h"
 #include "lock.h"
 #include "marks.h"
+#include "shim.h"
 #include "sys.h"
 #include "vmas.h"
 #include "witness.h"
 
 #define POOLS 4U /* ordinary pages, and sizes of huge ones */
-/* What is unmapped is given back when it is that much, or was so many calls: to look at
+/* Regions that are gone are given back when they are that much, or that many: to look at
  * all that is mapped takes longer than a munmap. */
 #define GONE_BYTES (8UL << 20)
 #define GONE_CALLS 16U
-#define POOL_SIZE (1ULL << 40)	    /* bytes of file offsets; sparse */
-#define ADDRESSES ((size_t)1 << 56) /* bytes: all that a program can have mapped */
+/* What no wrapper saw was not counted: so even if none seems to be gone. */
+#define PARTS_MAX 16384U
+#define WINDOW ARENA_SIZE_MAX		/* bytes of file offsets for each region */
+#define POOL_SIZE (ARENAS_MAX * WINDOW) /* sparse */
+#define ADDRESSES ((size_t)1 << 56)	/* bytes: all that a program can have mapped */
 
 /* The size of a huge page is in the same bits for mmap and memfd_create. */
 #define HUGE_SIZE_BITS ((unsigned int)MAP_HUGE_MASK << MAP_HUGE_SHIFT)
@@ -39,6 +43,7 @@ static _Atomic uintptr_t lowest = UINTPTR_MAX;
 static _Atomic uintptr_t highest;
 static atomic_size_t gone_bytes; /* since all that is mapped was looked at */
 static atomic_uint gone_calls;
+static atomic_uint gone_parts;
 
 bool regions_touch(const void *addr, size_t len)
 {
@@ -105,72 +110,33 @@ static struct pool *find_pool(unsigned int huge)
 	return NULL;
 }
 
-/* The lowest offset with @len bytes in no region; huge pages fit in as they come. */
-static uint64_t find_offset(const struct pool *pool, size_t len)
+/* The lowest window that no region has: low offsets cost the kernel less. */
+static uint64_t find_window(const struct pool *pool)
 {
-	uint64_t align = len >= ARENA_ALIGN ? ARENA_ALIGN : ARENA_GRANULE;
-	uint64_t at = 0;
-	bool moved = true;
+	bool taken[ARENAS_MAX] = { false };
+	uint64_t i = 0;
 
-	while (moved) {
-		moved = false;
-		for (unsigned int i = 0; i < arena_slots; i++) {
-			const struct arena *a = &arenas[i];
-
-			if (a->state == ARENA_EMPTY || a->pool != pool - pools + 1 ||
-			    a->offset >= at + len || a->offset + a->len <= at)
-				continue;
-			at = (a->offset + a->len + align - 1) & ~(align - 1);
-			moved = true;
-		}
-	}
-	return at;
+	for (unsigned int slot = 0; slot < arena_slots; slot++)
+		if (arenas[slot].state != ARENA_EMPTY && arenas[slot].pool == pool - pools + 1)
+			taken[arenas[slot].offset / WINDOW] = true;
+	while (taken[i]) /* there are as many as slots, and one is free */
+		i++;
+	return i * WINDOW;
 }
 
-static void widen(const struct arena *a)
+static void widen(const char *start, size_t len)
 {
-	if ((uintptr_t)a->base < lowest)
-		lowest = (uintptr_t)a->base;
-	if ((uintptr_t)a->base + a->len > highest)
-		highest = (uintptr_t)a->base + a->len;
+	if ((uintptr_t)start < lowest)
+		lowest = (uintptr_t)start;
+	if ((uintptr_t)start + len > highest)
+		highest = (uintptr_t)start + len;
 }
 
-/* Memory of neighbours in the file is given back at once. */
-static void punch_with_neighbours(const struct arena *a, bool *dead)
+/* Its marks may be of what lies there now. */
+static void release(struct arena *a)
 {
-	uint64_t start = a->offset, end = a->offset + a->len;
-	bool more = true;
-
-	while (more) {
-		more = false;
-		for (unsigned int i = 0; i < arena_slots; i++) {
-			const struct arena *n = &arenas[i];
-
-			if (!dead[i] || n->pool != a->pool ||
-			    (n->offset != end && n->offset + n->len != start))
-				continue;
-			start = n->offset < start ? n->offset : start;
-			end = n->offset + n->len > end ? n->offset + n->len : end;
-			dead[i] = false;
-			more = true;
-		}
-	}
-	memfile_punch(&a->file, start, end - start);
-}
-
-static void release_all(const bool *which)
-{
-	bool dead[ARENAS_MAX];
-
-	memcpy(dead, which, sizeof(dead));
-	for (unsigned int i = 0; i < arena_slots; i++)
-		if (dead[i]) {
-			dead[i] = false;
-			punch_with_neighbours(&arenas[i], dead);
-		}
-	for (unsigned int i = 0; i < arena_slots; i++)
-		if (which[i]) /* its marks may be of what lies there now */
-			arenas[i] = (struct arena){ .state = ARENA_EMPTY, .file.fd = -1 };
+	memfile_punch(&a->file, a->offset, a->len);
+	*a = (struct arena){ .state = ARENA_EMPTY, .file.fd = -1 };
 	blocks_news();
 }
 
@@ -188,34 +154,45 @@ static bool note_alive(const struct vma *v, void *arg)
 	return true;
 }
 
+/* Then it is mapped private. */
+static bool any_retired(void)
+{
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (arenas[i].state == ARENA_RETIRED && arenas[i].pool)
+			return true;
+	return false;
+}
+
 /* All at once, because the kernel is asked for all that is mapped. */
 void regions_look(void)
 {
 	bool alive[ARENAS_MAX] = { false };
-	bool dead[ARENAS_MAX] = { false };
-	bool any = false;
 
 	atomic_store(&gone_bytes, 0);
 	atomic_store(&gone_calls, 0);
-	if (!vmas_can_ask() || vmas_each(NULL, ADDRESSES, note_alive, alive) < 0)
+	atomic_store(&gone_parts, 0);
+	if (any_retired() ? !vmas_can_ask() || vmas_each(NULL, ADDRESSES, note_alive, alive) < 0
+			  : vmas_each_shared(note_alive, alive) < 0)
 		return;
 	/* A child may have inherited a retired one copy-on-write, and still need it. */
 	fork_tidy_private();
 	for (unsigned int i = 0; i < arena_slots; i++) {
-		const struct arena *a = &arenas[i];
+		struct arena *a = &arenas[i];
 
-		dead[i] = a->state != ARENA_EMPTY && a->pool && !alive[i] &&
-			  (a->state == ARENA_SHARED || !witness_active());
-		any = any || dead[i];
+		if (a->state == ARENA_EMPTY || !a->pool)
+			continue;
+		if (alive[i] || (a->state != ARENA_SHARED && witness_active()))
+			a->gone = 0;
+		else
+			release(a);
 	}
-	if (any)
-		release_all(dead);
 }
 
 static bool due(void)
 {
 	return atomic_load_explicit(&gone_bytes, memory_order_relaxed) >= GONE_BYTES ||
-	       atomic_load_explicit(&gone_calls, memory_order_relaxed) >= GONE_CALLS;
+	       atomic_load_explicit(&gone_calls, memory_order_relaxed) >= GONE_CALLS ||
+	       atomic_load_explicit(&gone_parts, memory_order_relaxed) >= PARTS_MAX;
 }
 
 /* Perhaps only once what is gone is given up. */
@@ -223,7 +200,7 @@ static bool room_for(size_t len)
 {
 	if (arena_empty_slot() && arena_may_grow(len))
 		return true;
-	if (atomic_load(&gone_calls))
+	if (atomic_load(&gone_calls) || atomic_load(&gone_parts))
 		regions_look();
 	return arena_empty_slot() && arena_may_grow(len);
 }
@@ -239,11 +216,9 @@ struct arena *region_new(const struct region_wish *wish)
 	uint64_t offset;
 	long map;
 
-	if (!pool)
+	if (!pool || !a || wish->len > WINDOW)
 		return NULL;
-	offset = find_offset(pool, wish->len);
-	if (offset + wish->len > POOL_SIZE)
-		return NULL;
+	offset = find_window(pool);
 	map = sys_mmap(wish->addr, wish->len, wish->prot, MAP_SHARED | (wish->flags & KEPT_FLAGS),
 		       pool->file.fd, (off_t)offset);
 	if (sys_is_error(map))
@@ -253,19 +228,34 @@ struct arena *region_new(const struct region_wish *wish)
 			     .file = pool->file,
 			     .offset = offset,
 			     .pool = (uint8_t)(pool - pools + 1),
-			     .huge = huge };
+			     .huge = huge,
+			     .born = sys_now_ms() };
 	arena_publish(a);
-	widen(a);
+	widen(a->base, a->len);
 	blocks_news();
 	if (wish->flags & MAP_LOCKED)
 		marks_set(MARK_LOCKED, a->base, a->len);
 	return a;
 }
 
+/* The part of @a in [@start, @start + @len) is gone: all that there was? */
+static bool note_gone(struct arena *a, const char *start, size_t len)
+{
+	const char *from = start > a->base ? start : a->base;
+	const char *to = start + len < a->base + a->len ? start + len : a->base + a->len;
+	size_t part = (size_t)(to - from);
+
+	if (part == a->len && !a->pierced)
+		brief_note(a->len, sys_now_ms() - a->born);
+	a->pierced = true;
+	return atomic_fetch_add(&a->gone, part) + part >= a->len;
+}
+
 void regions_gone(const void *addr, size_t len)
 {
 	const char *start = addr;
 	bool huge = false, any = false;
+	size_t whole = 0;
 
 	for (unsigned int i = 0; i < arena_slots; i++) {
 		struct arena *a = &arenas[i];
@@ -273,14 +263,16 @@ void regions_gone(const void *addr, size_t len)
 		if (a->state == ARENA_EMPTY || !a->pool || a->base >= start + len ||
 		    a->base + a->len <= start)
 			continue;
-		a->pierced = any = true;
+		any = true;
 		huge = huge || a->huge;
+		if (note_gone(a, start, len))
+			whole += a->len;
 	}
 	if (!any)
 		return;
 	/* Huge pages are few, and the program may want them again at once. */
-	atomic_fetch_add(&gone_bytes, huge ? GONE_BYTES : len);
-	atomic_fetch_add(&gone_calls, 1);
+	atomic_fetch_add(&gone_bytes, huge ? GONE_BYTES : whole);
+	atomic_fetch_add(whole ? &gone_calls : &gone_parts, 1);
 	if (due() && blocks_lock())
 		blocks_unlock();
 }
@@ -291,14 +283,82 @@ void regions_tidy(void)
 		regions_look();
 }
 
-void regions_moved(const void *from, void *to, size_t len)
+/* ---- growing and moving ---- */
+
+/* The region that all of @v belongs to, unless a fork has made it private. */
+static struct arena *region_of(const struct vma *v)
 {
-	for (unsigned int i = 0; i < arena_slots; i++)
-		if (arenas[i].state != ARENA_EMPTY && arenas[i].pool && arenas[i].base == from &&
-		    arenas[i].len == len) {
-			arenas[i].base = to;
-			widen(&arenas[i]);
-		}
+	struct arena *a = v->shared ? arena_of_file(v->dev, v->ino, v->offset) : NULL;
+
+	return a && a->pool && a->state == ARENA_SHARED ? a : NULL;
+}
+
+static bool at_end(const struct arena *a, const struct vma *v)
+{
+	return v->offset + v->len == a->offset + a->len;
+}
+
+struct range {
+	const struct arena *a;
+	uint64_t offset;
+	size_t len;
+	bool met;
+};
+
+static bool look_for(const struct vma *v, void *arg)
+{
+	struct range *r = arg;
+
+	r->met = r->met || (v->ino == r->a->file.ino && v->dev == r->a->file.dev &&
+			    v->offset < r->offset + r->len && v->offset + v->len > r->offset);
+	return !r->met;
+}
+
+/* A piece that was the end of its region is gone: what may grow there again has to be
+ * zero.  A call that no wrapper saw may have left it elsewhere too: then it stays. */
+static void cut_end(struct arena *a, size_t len)
+{
+	struct range r = { a, a->offset + a->len - len, len, false };
+
+	if (vmas_each_shared(look_for, &r) < 0 || r.met)
+		return;
+	memfile_punch(&a->file, r.offset, len);
+	a->len -= len;
+	arena_renew(a);
+	blocks_news();
+}
+
+bool regions_grow(const struct vma *v, size_t len)
+{
+	struct arena *a = region_of(v);
+
+	/* What has become too small to be captured grows as ordinary memory. */
+	if (!a || a->huge || v->len < shim.mmap_min || !at_end(a, v) ||
+	    a->len + (len - v->len) > WINDOW || !arena_may_grow(len - v->len))
+		return false;
+	a->len += len - v->len;
+	arena_renew(a);
+	blocks_news();
+	return true;
+}
+
+void regions_did_not_grow(const struct vma *v, size_t len)
+{
+	struct arena *a = region_of(v);
+
+	if (a && v->offset + len == a->offset + a->len)
+		a->len -= len - v->len;
+}
+
+void regions_moved(const struct vma *v, void *to, size_t len)
+{
+	struct arena *a = region_of(v);
+
+	widen(to, len);
+	if (a && len < v->len && at_end(a, v))
+		cut_end(a, v->len - len);
+	if (a && v->offset == a->offset)
+		a->base = to;
 }
 
 void regions_forget(void)

@@ -4,7 +4,8 @@
  *
  * There is one memfd for ordinary pages and one for each size of huge ones.  A
  * region keeps its range until nothing of it is mapped any more; then the range's
- * memory is given back.
+ * memory is given back.  Ranges begin 4 GiB from each other, so that the kernel can let a
+ * mapping grow: behind a region's end there is nothing in the file.
  */
 #ifndef UBLKZC_PRELOAD_REGIONS_H
 #define UBLKZC_PRELOAD_REGIONS_H
@@ -13,6 +14,7 @@
 #include <stddef.h>
 
 #include "arena.h"
+#include "vmas.h"
 
 /* The function compares the address that is its first argument, and reads nothing there:
  * glibc says so of mlock(), and a compiler that believes it warns of what we call. */
@@ -41,8 +43,13 @@ struct arena *region_new(const struct region_wish *wish);
  * given up when that is worth looking, and the lock can be had. */
 void regions_gone(const void *addr, size_t len);
 
-/* A piece lies elsewhere now.  Lock held. */
-void regions_moved(const void *from, void *to, size_t len);
+/* A piece grows to @len, if the kernel will do it: its region's range is that much longer.
+ * False: something else is there.  If it will not, back again.  Lock held. */
+bool regions_grow(const struct vma *v, size_t len);
+void regions_did_not_grow(const struct vma *v, size_t len);
+
+/* A piece lies elsewhere now, or is shorter: @len bytes of it.  Lock held. */
+void regions_moved(const struct vma *v, void *to, size_t len);
 
 /* What regions_gone() left for later.  Lock held. */
 void regions_tidy(void);

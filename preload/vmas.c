@@ -32,7 +32,8 @@ struct query {
 #define QUERY_OR_NEXT 0x10
 #define QUERY_FILE_BACKED 0x20
 
-#define FEW 64U /* mappings for which no memory is needed */
+#define ADDRESSES ((uintptr_t)1 << 56) /* all that a program can have mapped */
+#define FEW 64U			       /* mappings for which no memory is needed */
 
 struct list {
 	struct vma few[FEW];
@@ -116,7 +117,7 @@ static int list_add(struct list *l, struct vma v, char *start, char *end)
 {
 	char *v_end = v.start + v.len;
 
-	if (v.start >= end || v_end <= start || !arena_file_is_ours(v.dev, v.ino))
+	if (!v.ino || v.start >= end || v_end <= start || !arena_file_is_ours(v.dev, v.ino))
 		return 0;
 	if (l->nr == l->room && !list_grow(l))
 		return -ENOMEM;
@@ -131,13 +132,16 @@ static int list_add(struct list *l, struct vma v, char *start, char *end)
 
 /* ---- asking ---- */
 
-static int ask_by_ioctl(int fd, struct list *l, char *start, char *end)
+/* First for any mapping: a small range mostly is one, and from a private one on the kernel would
+ * look for one of a file far behind the range. */
+static int ask_by_ioctl(int fd, uint64_t which, struct list *l, char *start, char *end)
 {
 	uint64_t at = (uintptr_t)start;
+	uint64_t filter = at ? 0 : QUERY_FILE_BACKED;
 
 	while (at < (uintptr_t)end) {
 		struct query q = { .size = sizeof(q),
-				   .flags = QUERY_OR_NEXT | QUERY_FILE_BACKED,
+				   .flags = QUERY_OR_NEXT | filter | which,
 				   .addr = at };
 		long ret = sys_call(SYS_ioctl, fd, QUERY_IOCTL, (long)&q, 0, 0, 0);
 		struct vma v;
@@ -161,6 +165,7 @@ static int ask_by_ioctl(int fd, struct list *l, char *start, char *end)
 		if (ret)
 			return (int)ret;
 		at = q.end;
+		filter = QUERY_FILE_BACKED;
 	}
 	return 0;
 }
@@ -308,21 +313,42 @@ void vmas_forget(void)
 		sys_close(fd);
 }
 
-static int ask(struct list *l, char *start, char *end)
+static int ask_kernel(uint64_t which, struct list *l, char *start, char *end)
 {
 	bool kept;
 	int fd = open_maps(&kept);
-	int ret = fd < 0 ? fd : ask_by_ioctl(fd, l, start, end);
+	int ret = fd < 0 ? fd : ask_by_ioctl(fd, which, l, start, end);
 
 	if (fd >= 0 && !kept)
 		sys_close(fd);
 	if (ret < 0 && ret != -ENOMEM)
 		ret = ask_in_words(l, start, end);
+	return ret;
+}
+
+static int ask(struct list *l, char *start, char *end)
+{
+	int ret = ask_kernel(0, l, start, end);
+
 	if (ret < 0 && ret != -ENOMEM) {
 		l->nr = 0;
 		ret = ask_nobody(l, start, end);
 	}
 	return ret;
+}
+
+static void list_init(struct list *l)
+{
+	l->at = l->few;
+	l->nr = 0;
+	l->room = FEW;
+}
+
+static void list_tell(struct list *l, bool (*each)(const struct vma *v, void *arg), void *arg)
+{
+	for (size_t i = 0; i < l->nr; i++)
+		if (!each(&l->at[i], arg))
+			break;
 }
 
 int vmas_each(const void *addr, size_t len, bool (*each)(const struct vma *v, void *arg), void *arg)
@@ -331,13 +357,23 @@ int vmas_each(const void *addr, size_t len, bool (*each)(const struct vma *v, vo
 	struct list l;
 	int ret;
 
-	l.at = l.few;
-	l.nr = 0;
-	l.room = FEW;
+	list_init(&l);
 	ret = ask(&l, start, start + len);
-	for (size_t i = 0; !ret && i < l.nr; i++)
-		if (!each(&l.at[i], arg))
-			break;
+	if (!ret)
+		list_tell(&l, each, arg);
+	list_free(&l);
+	return ret;
+}
+
+int vmas_each_shared(bool (*each)(const struct vma *v, void *arg), void *arg)
+{
+	struct list l;
+	int ret;
+
+	list_init(&l);
+	ret = ask_kernel(QUERY_SHARED, &l, NULL, (char *)ADDRESSES);
+	if (!ret)
+		list_tell(&l, each, arg);
 	list_free(&l);
 	return ret;
 }

@@ -34,6 +34,10 @@ struct vma {
 int vmas_each(const void *addr, size_t len, bool (*each)(const struct vma *v, void *arg),
 	      void *arg);
 
+/* The same for all that is mapped shared, wherever it is, and quicker: who knows nothing of
+ * our memory need not be told of.  A negative errno also without /proc. */
+int vmas_each_shared(bool (*each)(const struct vma *v, void *arg), void *arg);
+
 /* /proc may be out of reach later, in a chroot: keep it open from now on.  False: there
  * is none. */
 bool vmas_keep_proc(void);
