@@ -19,7 +19,7 @@ static const char *path;
 
 static const struct attack *const rooms[] = { pinned_attacks, fork_attacks,   lock_attacks,
 					      kernel_attacks, memory_attacks, identity_attacks,
-					      stack_attacks,  child_attacks };
+					      stack_attacks,  child_attacks,  other_attacks };
 
 void skip(const char *why)
 {
