@@ -132,10 +132,11 @@ static void widen(const char *start, size_t len)
 		highest = (uintptr_t)start + len;
 }
 
-/* Its marks may be of what lies there now. */
+/* All of the window: a call that no wrapper saw may have made a mapping longer.  Its
+ * marks may be of what lies there now. */
 static void release(struct arena *a)
 {
-	memfile_punch(&a->file, a->offset, a->len);
+	memfile_punch(&a->file, a->offset, WINDOW);
 	*a = (struct arena){ .state = ARENA_EMPTY, .file.fd = -1 };
 	blocks_news();
 }
@@ -148,8 +149,7 @@ static bool note_alive(const struct vma *v, void *arg)
 
 	for (unsigned int i = 0; i < arena_slots; i++)
 		if (arenas[i].file.ino == v->ino && arenas[i].file.dev == v->dev &&
-		    v->offset < arenas[i].offset + arenas[i].len &&
-		    v->offset + v->len > arenas[i].offset)
+		    v->offset < arenas[i].offset + WINDOW && v->offset + v->len > arenas[i].offset)
 			alive[i] = true;
 	return true;
 }
@@ -298,31 +298,37 @@ static bool at_end(const struct arena *a, const struct vma *v)
 	return v->offset + v->len == a->offset + a->len;
 }
 
-struct range {
+struct rest {
 	const struct arena *a;
-	uint64_t offset;
-	size_t len;
-	bool met;
+	uint64_t offset; /* of the window, from here on */
+	bool mapped;
 };
 
 static bool look_for(const struct vma *v, void *arg)
 {
-	struct range *r = arg;
+	struct rest *r = arg;
 
-	r->met = r->met || (v->ino == r->a->file.ino && v->dev == r->a->file.dev &&
-			    v->offset < r->offset + r->len && v->offset + v->len > r->offset);
-	return !r->met;
+	r->mapped =
+		r->mapped || (v->ino == r->a->file.ino && v->dev == r->a->file.dev &&
+			      v->offset < r->a->offset + WINDOW && v->offset + v->len > r->offset);
+	return !r->mapped;
 }
 
-/* A piece that was the end of its region is gone: what may grow there again has to be
- * zero.  A call that no wrapper saw may have left it elsewhere too: then it stays. */
+/* What is behind @offset in the window of @a is zero from here on.  False: a call that no
+ * wrapper saw has mapped it. */
+static bool clear_rest(const struct arena *a, uint64_t offset)
+{
+	struct rest r = { a, offset, false };
+
+	return vmas_each_shared(look_for, &r) == 0 && !r.mapped &&
+	       memfile_punch(&a->file, offset, a->offset + WINDOW - offset);
+}
+
+/* A piece that was the end of its region is gone. */
 static void cut_end(struct arena *a, size_t len)
 {
-	struct range r = { a, a->offset + a->len - len, len, false };
-
-	if (vmas_each_shared(look_for, &r) < 0 || r.met)
+	if (!clear_rest(a, a->offset + a->len - len))
 		return;
-	memfile_punch(&a->file, r.offset, len);
 	a->len -= len;
 	arena_renew(a);
 	blocks_news();
@@ -334,7 +340,8 @@ bool regions_grow(const struct vma *v, size_t len)
 
 	/* What has become too small to be captured grows as ordinary memory. */
 	if (!a || a->huge || v->len < shim.mmap_min || !at_end(a, v) ||
-	    a->len + (len - v->len) > WINDOW || !arena_may_grow(len - v->len))
+	    a->len + (len - v->len) > WINDOW || !arena_may_grow(len - v->len) ||
+	    !clear_rest(a, v->offset + v->len))
 		return false;
 	a->len += len - v->len;
 	arena_renew(a);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "preload/blocks.h"
 #include "preload/brief.h"
 #include "preload/config.h"
 #include "preload/fork.h"
@@ -278,6 +279,69 @@ static void what_lies_elsewhere_too_does_not_grow_back(void **state)
 	assert_int_equal(mapping_unmap((char *)to, 8 * PAGE), 0);
 }
 
+/* Longer by a call that no wrapper saw, and written to. */
+static char *grown_behind_our_back(void)
+{
+	char *p = mapping_new(NULL, 4 * PAGE, RW, ANON);
+
+	assert_non_null(p);
+	p = (char *)syscall(SYS_mremap, p, 4 * PAGE, 8 * PAGE, MREMAP_MAYMOVE, NULL);
+	assert_ptr_not_equal(p, MAP_FAILED);
+	memset(p, 9, 8 * PAGE);
+	return p;
+}
+
+static void what_grew_behind_our_back_is_not_found_later(void **state)
+{
+	char *p = grown_behind_our_back();
+	long to;
+
+	(void)state;
+	assert_int_equal(syscall(SYS_munmap, p + 4 * PAGE, 4 * PAGE), 0);
+	to = mapping_move(p, 4 * PAGE, 8 * PAGE, MREMAP_MAYMOVE, NULL);
+	assert_false(sys_is_error(to));
+	assert_true(is((char *)to, 4 * PAGE, 9) && is((char *)to + 4 * PAGE, 4 * PAGE, 0));
+	assert_int_equal(mapping_unmap((char *)to, 8 * PAGE), 0);
+}
+
+static void what_grew_behind_our_back_stays(void **state)
+{
+	char *p = grown_behind_our_back();
+	long to;
+
+	(void)state;
+	assert_int_equal(syscall(SYS_munmap, p + 4 * PAGE, 2 * PAGE), 0);
+	to = mapping_move(p, 4 * PAGE, 8 * PAGE, MREMAP_MAYMOVE, NULL);
+	assert_false(sys_is_error(to));
+	assert_true(is((char *)to, 4 * PAGE, 9) && is((char *)to + 4 * PAGE, 4 * PAGE, 0));
+	assert_true(is(p + 6 * PAGE, 2 * PAGE, 9));
+	munmap(p + 6 * PAGE, 2 * PAGE);
+	assert_int_equal(mapping_unmap((char *)to, 8 * PAGE), 0);
+}
+
+static void look(void)
+{
+	assert_true(blocks_lock_within(1000));
+	regions_look();
+	blocks_unlock();
+}
+
+/* Nor does who is given the same place in the file. */
+static void what_grew_behind_our_back_is_given_back(void **state)
+{
+	char *p;
+
+	(void)state;
+	look(); /* so that it has the place that is given away first */
+	p = grown_behind_our_back();
+	assert_int_equal(syscall(SYS_munmap, p, 8 * PAGE), 0);
+	look();
+	p = mapping_new(NULL, 8 * PAGE, RW, ANON);
+	assert_non_null(p);
+	assert_true(is(p, 8 * PAGE, 0));
+	assert_int_equal(mapping_unmap(p, 8 * PAGE), 0);
+}
+
 /* ---- mappings that do not last ---- */
 
 static void brief_ones_are_left_alone(void **state)
@@ -322,6 +386,9 @@ int main(void)
 		cmocka_unit_test_setup(moves_as_private_memory, setup),
 		cmocka_unit_test_setup(growing_copies_nothing, setup),
 		cmocka_unit_test_setup(what_lies_elsewhere_too_does_not_grow_back, setup),
+		cmocka_unit_test_setup(what_grew_behind_our_back_is_not_found_later, setup),
+		cmocka_unit_test_setup(what_grew_behind_our_back_stays, setup),
+		cmocka_unit_test_setup(what_grew_behind_our_back_is_given_back, setup),
 		cmocka_unit_test_setup(brief_ones_are_left_alone, setup),
 		cmocka_unit_test_setup(none_is_left_alone_when_told, setup),
 	};
