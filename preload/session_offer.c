@@ -164,7 +164,7 @@ static void offer_again(struct session *s)
 		struct handed before = *sent;
 		struct arena_view v;
 
-		if (!sent->id || sent->index < 0 || !still_there(i, sent->id, &v) || v.region ||
+		if (!sent->id || sent->index < 0 || !still_there(i, sent->id, &v) ||
 		    memfile_resident(&v.file, before.resident) == before.resident ||
 		    !may_offer_again(s))
 			continue;
