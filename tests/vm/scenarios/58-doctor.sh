@@ -3,6 +3,7 @@
 # as root, as a user, in namespaces of a container's kind, and with each thing missing in turn.
 . "$(dirname "$0")/../lib.sh"
 
+trap 'echo "line $LINENO: status $?" >&2' ERR
 as_user() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 doctor() { # STATUS, arguments: what it says is in SAID
     local want=$1 status=0
@@ -27,11 +28,11 @@ doctor 0 dd
 says "^device +ok +$DEVICE .*is served with zero copy"
 says '^verdict: ready for zero copy'
 [ "$(next)" = "ublkzc run --explain -- dd ..." ] || fail "next: $(next)"
-"$UBLKZC" run --explain -- dd if="$DEVICE" of=/dev/null bs=1M iflag=direct 2>&1 | grep -q '(100.0 %)' ||
-    fail "what it says to do is not zero-copy"
+said=$("$UBLKZC" run --explain -- dd if="$DEVICE" of=/dev/null bs=1M iflag=direct 2>&1)
+grep -q '(100.0 %)' <<<"$said" || fail "what it says to do is not zero-copy: $said"
 
 # A user: who may not ask the driver, but knows from the server.
-SAID=$(as_user "$UBLKZC" doctor)
+SAID=$(as_user "$UBLKZC" doctor) || fail "a user: $SAID"
 says '^driver +note .*only root may ask'
 says "^device +note +$DEVICE may not be opened by this user"
 says "^device +ok +$DEVICE .*is served with zero copy"
@@ -41,7 +42,7 @@ says '^verdict: ready'
 in_container() { # SCRIPT
     unshare --user --map-root-user --pid --fork --mount --mount-proc bash -c "$1"
 }
-SAID=$(in_container "$UBLKZC doctor")
+SAID=$(in_container "$UBLKZC doctor") || fail "a container: $SAID"
 says '^place +note +in a container, with users of its own and with processes'
 says "^device +ok +$DEVICE"
 if SAID=$(in_container "mount -t tmpfs tmpfs /run/ublkzc && $UBLKZC doctor"); then fail "ready without a socket: $SAID"; fi
