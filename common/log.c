@@ -19,6 +19,7 @@ static const char *log_name = "ublkzc";
 static enum log_level log_level_max = LOG_WARN;
 static int log_fd = 2;
 static int (*log_may)(int fd);
+static unsigned int (*log_begin)(enum log_level level, char *buf, unsigned int size);
 
 struct text {
 	char *buf;
@@ -148,12 +149,17 @@ void log_ask(int (*may)(int fd))
 	log_may = may;
 }
 
+void log_prefix(unsigned int (*prefix)(enum log_level level, char *buf, unsigned int size))
+{
+	log_begin = prefix;
+}
+
 int log_enabled(enum log_level level)
 {
 	return level <= log_level_max;
 }
 
-static void write_line(const char *format, va_list *args, int err)
+static void write_line(enum log_level level, const char *format, va_list *args, int err)
 {
 	char line[LOG_LINE_MAX];
 	struct text t = { .buf = line, .size = sizeof(line) - 1 };
@@ -161,6 +167,8 @@ static void write_line(const char *format, va_list *args, int err)
 
 	if (log_may && !log_may(log_fd))
 		return;
+	if (log_begin)
+		t.len = log_begin(level, line, t.size);
 	put_string(&t, log_name);
 	put_string(&t, ": ");
 	format_text(&t, format, args);
@@ -184,7 +192,7 @@ void log_line(enum log_level level, const char *format, ...)
 	if (!log_enabled(level))
 		return;
 	va_start(args, format);
-	write_line(format, &args, 0);
+	write_line(level, format, &args, 0);
 	va_end(args);
 	errno = saved;
 }
@@ -195,7 +203,7 @@ int log_error(int err, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	write_line(format, &args, err);
+	write_line(LOG_ERROR, format, &args, err);
 	va_end(args);
 	errno = saved;
 	return err;

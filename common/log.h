@@ -25,6 +25,12 @@ void log_set_fd(int fd);
  */
 void log_ask(int (*may)(int fd));
 
+/*
+ * @prefix writes what each line begins with, before the name, into @buf and returns its length,
+ * less than @size; NULL, as at first: nothing.
+ */
+void log_prefix(unsigned int (*prefix)(enum log_level level, char *buf, unsigned int size));
+
 int log_enabled(enum log_level level);
 
 /*

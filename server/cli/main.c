@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "server/life/logging.h"
 #include "command.h"
 #include "help.h"
 #include "verbs.h"
@@ -77,6 +78,7 @@ static int run(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	log_init("ublkzc", LOG_WARN);
+	logging_begin();
 	if (argc < 2) {
 		help_all(stderr);
 		return EXIT_USAGE;

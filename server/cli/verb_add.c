@@ -24,6 +24,7 @@
 #include "server/device/device.h"
 #include "server/life/arguments.h"
 #include "server/life/keeper.h"
+#include "server/life/logging.h"
 #include "server/life/reclaim.h"
 #include "server/life/state.h"
 #include "add_options.h"
@@ -84,6 +85,7 @@ static void leave_terminal(unsigned int device)
 		dup2(null, 1);
 	}
 	dup2(log >= 0 ? log : null, 2);
+	logging_to_file();
 	if (chdir("/") < 0)
 		log_line(LOG_WARN, "chdir /: errno %d", errno);
 }
@@ -310,9 +312,12 @@ static int inherit(int argc, char **argv, struct vault *v, struct start *s)
 {
 	uint64_t version;
 	uint64_t fd;
+	struct stat st;
 	int status;
 
 	prctl(PR_SET_NAME, "ublkzc"); /* it was executed by descriptor */
+	if (fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode))
+		logging_to_file(); /* the predecessor's */
 	if (argc < 4 || number_parse(argv[1], 0, UINT32_MAX, &version) ||
 	    number_parse(argv[2], 3, INT32_MAX, &fd)) {
 		log_line(LOG_ERROR, "%s is for servers' keepers; see ublkzc recover", argv[0]);

@@ -63,12 +63,44 @@ static void a_line_is_one_write_and_errno_stays(void **state)
 	close(fds[1]);
 }
 
+static unsigned int with_level(enum log_level level, char *buf, unsigned int size)
+{
+	return log_format(buf, size, "<%d>", (int)level);
+}
+
+static void a_prefix_comes_first(void **state)
+{
+	char text[LOG_LINE_MAX];
+	int fds[2];
+	ssize_t len;
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	log_set_fd(fds[1]);
+	log_prefix(with_level);
+	log_line(LOG_WARN, "one");
+	log_error(-ENOENT, "two");
+	log_prefix(NULL);
+	log_line(LOG_WARN, "three");
+	log_set_fd(2);
+	len = read(fds[0], text, sizeof(text) - 1);
+	text[len > 0 ? len : 0] = '\0';
+	assert_non_null(strstr(text, "<1>"));
+	assert_true(strncmp(text, "<1>", 3) == 0);
+	assert_non_null(strstr(text, ": one\n<0>"));
+	assert_non_null(strstr(text, "two: No such file or directory\n"));
+	assert_null(strstr(strstr(text, "two"), "<1>"));
+	close(fds[0]);
+	close(fds[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(formats_as_printf_would),
 		cmocka_unit_test(never_writes_past_the_end),
 		cmocka_unit_test(a_line_is_one_write_and_errno_stays),
+		cmocka_unit_test(a_prefix_comes_first),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
