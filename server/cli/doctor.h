@@ -31,7 +31,6 @@ struct doctor {
 	struct finding findings[DOCTOR_FINDINGS];
 	unsigned int nr;
 	bool contained;	    /* in a container: a pid or user namespace of its own */
-	bool can_serve;	    /* the driver is here and has the feature, as far as we may ask */
 	int device;	    /* of a server that can be used from here; -1: none */
 	const char *wanted; /* NULL, or the program that was named */
 };

@@ -128,7 +128,6 @@ static void say_features(struct doctor *d, uint64_t features, const char *driver
 	struct utsname u;
 
 	if (features & UBLK_F_SHMEM_ZC) {
-		d->can_serve = true;
 		doctor_say(d, "driver", GRADE_OK, "%s has shared-memory zero copy%s", driver,
 			   features & UAPI_F_SHMEM_SEGS ? ", also of scattered requests" : "");
 		return;
@@ -150,6 +149,13 @@ static void say_features(struct doctor *d, uint64_t features, const char *driver
 		finding_next(f, "boot Linux 7.1 or newer, or 6.12 with ublkzc-dkms");
 }
 
+/* Servers tell in their state whether they have it: doctor_devices(). */
+static void may_not_ask(struct doctor *d, const char *driver)
+{
+	doctor_say(d, "driver", GRADE_NOTE, "%s; only the machine's root may ask what it can",
+		   driver);
+}
+
 static void driver(struct doctor *d)
 {
 	char text[160], version[64];
@@ -157,14 +163,13 @@ static void driver(struct doctor *d)
 	struct ctrl ctrl;
 	struct utsname u;
 	int fd = open(CONTROL, O_RDWR | O_CLOEXEC);
+	int ret;
 
 	uname(&u);
 	driver_version(version, sizeof(version));
 	driver_describe(text, sizeof(text), version, u.release);
 	if (fd < 0 && (errno == EACCES || errno == EPERM)) {
-		/* Servers tell in their state whether they have it: doctor_devices(). */
-		d->can_serve = true;
-		doctor_say(d, "driver", GRADE_NOTE, "%s; only root may ask what it can", text);
+		may_not_ask(d, text);
 		return;
 	}
 	if (fd < 0) {
@@ -174,10 +179,13 @@ static void driver(struct doctor *d)
 	close(fd);
 	if (ctrl_open(&ctrl))
 		return; /* io_uring: said by uring() */
-	if (ctrl_get_features(&ctrl, &features))
-		features = 0;
+	ret = ctrl_get_features(&ctrl, &features);
 	ctrl_close(&ctrl);
-	say_features(d, features, text);
+	/* The root of a container may open it, but not ask; a driver before 6.5 has no answer. */
+	if (ret == -EPERM || ret == -EACCES)
+		may_not_ask(d, text);
+	else
+		say_features(d, ret ? 0 : features, text);
 }
 
 /* ---- what a server needs ---- */

@@ -33,7 +33,7 @@ grep -q '(100.0 %)' <<<"$said" || fail "what it says to do is not zero-copy: $sa
 
 # A user: who may not ask the driver, but knows from the server.
 SAID=$(as_user "$UBLKZC" doctor) || fail "a user: $SAID"
-says '^driver +note .*only root may ask'
+says '^driver +note .*root may ask'
 says "^device +note +$DEVICE may not be opened by this user"
 says "^device +ok +$DEVICE .*is served with zero copy"
 says '^verdict: ready'
@@ -59,15 +59,17 @@ doctor 0
 says '^device +note .*copies all'
 "$UBLKZC" del --all
 
-# Server and keeper dead.
-start_file 64M
-kill -9 "$(pgrep -o -f "add -t file")" "$(pgrep -n -f "add -t file")"
-until "$UBLKZC" list 2>/dev/null | grep -q dead; do sleep 0.1; done
-doctor 1
-says '^device +bad .*its server is dead'
-$UBLKZC $(next | sed 's/^ublkzc //')
-doctor 0
-"$UBLKZC" del --all
+# Server and keeper dead. (A stock driver of 7.x does not always survive that: docs/recovery.md.)
+if is_our_driver; then
+    start_file 64M
+    kill -9 "$(pgrep -o -f "add -t file")" "$(pgrep -n -f "add -t file")"
+    until "$UBLKZC" list 2>/dev/null | grep -q dead; do sleep 0.1; done
+    doctor 1
+    says '^device +bad .*its server is dead'
+    PATH=$BUILD/server:$PATH bash -c "$(next)"
+    doctor 0
+    "$UBLKZC" del --all
+fi
 
 # The module gone: what it says brings it back. (The guest's own is not modprobe's.)
 rmmod ublk_drv
@@ -81,7 +83,7 @@ if [ -e /proc/sys/kernel/io_uring_disabled ]; then
     sysctl -qw kernel.io_uring_disabled=2
     doctor 1
     says '^io_uring +bad .*io_uring_disabled'
-    $(next) >/dev/null
+    bash -c "$(next)" >/dev/null
     doctor 1
     says '^io_uring +ok'
 fi
