@@ -8,6 +8,7 @@
 #include "server/life/state.h"
 #include "command.h"
 #include "io_json.h"
+#include "openmetrics.h"
 #include "output.h"
 #include "sizes.h"
 #include "stat_interval.h"
@@ -112,6 +113,7 @@ static void stat_text(const struct state *s, const struct queue_counters *c, boo
 struct wish {
 	bool bytes;
 	json_t *devices;	       /* NULL: text */
+	const char *metrics;	       /* where to; NULL: nowhere */
 	struct stat_interval interval; /* seconds 0: what was counted so far */
 };
 
@@ -165,6 +167,9 @@ static const struct flag flags[] = {
 	{ 'c', "count", WORD_ANY, "NR", "with --interval: so many reports, then end" },
 	{ 'b', "bytes", WORD_NONE, NULL, "sizes in bytes" },
 	FLAG_JSON('j'),
+	{ 'o', "openmetrics", WORD_FILE, "FILE",
+	  "write the counters to FILE for monitoring (node_exporter's textfile collector); - is "
+	  "standard output" },
 };
 
 static int set_number(const struct command_line *line, uint64_t max, uint64_t *ret)
@@ -186,6 +191,8 @@ static int parse(struct command_line *line, struct devices *devices, struct wish
 			return LINE_BAD;
 		if (key == 'c' && set_number(line, UINT32_MAX, &w->interval.count))
 			return LINE_BAD;
+		if (key == 'o')
+			w->metrics = line->value;
 		if (key == 'j')
 			w->interval.json = true;
 		w->bytes |= key == 'b';
@@ -193,6 +200,8 @@ static int parse(struct command_line *line, struct devices *devices, struct wish
 	w->interval.bytes = w->bytes;
 	if (!key && w->interval.count && !w->interval.seconds)
 		return command_error(line->command, "--count is for --interval");
+	if (!key && w->metrics && (w->interval.json || w->interval.seconds || w->bytes))
+		return command_error(line->command, "--openmetrics goes with devices only");
 	return key ? key : devices_add_operands(devices, line);
 }
 
@@ -214,6 +223,10 @@ static int show(const struct devices *devices, struct wish *w)
 {
 	int ret;
 
+	if (w->metrics) {
+		ret = check_devices(devices);
+		return ret ? ret : openmetrics_write(devices, w->metrics);
+	}
 	if (!w->interval.seconds) {
 		w->devices = w->interval.json ? json_array() : NULL;
 		return stat_devices(devices, w);

@@ -45,6 +45,15 @@ jq -e '.interval.devices[0] | .write.zero_copy.requests > 0 and .write.copied.re
     and .read.copied.requests == 0 and .write.latency_ns.p50 > 0' "$SCRATCH/json" >/dev/null ||
     fail "it shows $(cat "$SCRATCH/json")"
 
+# The same for monitoring.
+"$UBLKZC" stat "$DEVICE" --openmetrics "$SCRATCH/metrics"
+for line in "up{device=\"ublkb$ID\"} 1" \
+    "requests_total{device=\"ublkb$ID\",op=\"write\",how=\"zero_copy\"} $(stat_get .write.zero_copy.requests)" \
+    "request_seconds_count{device=\"ublkb$ID\",op=\"write\"} [1-9]" '^# EOF$'; do
+    grep -q -- "$line" "$SCRATCH/metrics" || fail "no '$line' in: $(cat "$SCRATCH/metrics")"
+done
+[ "$(grep -c "seconds_bucket.*op=\"read\"" "$SCRATCH/metrics")" = 24 ] || fail "buckets: $(cat "$SCRATCH/metrics")"
+
 # A device that is served by memory is answered at once; one in seven of its requests is timed.
 start -t mem --size 64M
 run_fio --name=m --filename="$DEVICE" --direct=1 --rw=randread --bs=4k --size=8M
