@@ -163,16 +163,16 @@ static void driver(struct doctor *d)
 	struct ctrl ctrl;
 	struct utsname u;
 	int fd = open(CONTROL, O_RDWR | O_CLOEXEC);
-	int ret;
+	int ret = fd < 0 ? -errno : 0;
 
 	uname(&u);
 	driver_version(version, sizeof(version));
 	driver_describe(text, sizeof(text), version, u.release);
-	if (fd < 0 && (errno == EACCES || errno == EPERM)) {
+	if (ret == -EACCES || ret == -EPERM) {
 		may_not_ask(d, text);
 		return;
 	}
-	if (fd < 0) {
+	if (ret) {
 		no_driver(d);
 		return;
 	}
