@@ -122,14 +122,15 @@ expect_no_share() { # DESCRIPTION
     echo "  $1: 0 of $BYTES bytes zero-copy"
 }
 
-# wait_for COMMAND...: until it succeeds, at most WAIT (20) seconds.
+# wait_for COMMAND...: until it succeeds, at most WAIT (120) seconds. That long on a busy
+# machine, where a look alone may take seconds.
 wait_for() {
-    local i
-    for ((i = 0; i < ${WAIT:-20} * 10; i++)); do
+    local end=$((SECONDS + ${WAIT:-120}))
+    while [ $SECONDS -lt $end ]; do
         if "$@"; then return 0; fi
         sleep 0.1
     done
-    fail "still not so after ${WAIT:-20} seconds: $*"
+    fail "still not so after ${WAIT:-120} seconds: $*"
 }
 
 nothing_registered() { [ "$(stat_get '.buffers')" = 0 ] && [ "$(stat_get '.clients')" = 0 ]; }
