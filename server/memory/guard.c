@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -50,7 +51,7 @@ bool guard_works(void)
 	return guard_fd >= 0;
 }
 
-int guard_arm(void *base, size_t len)
+static int arm(void *base, size_t len)
 {
 	struct uffdio_register reg = {
 		.range = { .start = (uintptr_t)base, .len = len },
@@ -60,4 +61,28 @@ int guard_arm(void *base, size_t len)
 	if (!guard_works())
 		return 0;
 	return ioctl(guard_fd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
+}
+
+/*
+ * Nobody may touch it before it is guarded, not even the kernel: to a program that has locked its
+ * future memory, mmap(2) gives all huge pages of a mapping at once, MCL_ONFAULT or not.
+ */
+int guard_map(int fd, uint64_t offset, size_t len, int prot, void **ret_base, int *ret_guard)
+{
+	void *at = mmap(NULL, len, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset);
+	int err;
+
+	if (at == MAP_FAILED)
+		return -errno;
+	/* Locking all our memory (mlockall) is not meant for the clients'. */
+	munlock(at, len);
+	if (ret_guard)
+		*ret_guard = arm(at, len);
+	if (mprotect(at, len, prot) < 0) {
+		err = -errno;
+		munmap(at, len);
+		return err;
+	}
+	*ret_base = at;
+	return 0;
 }

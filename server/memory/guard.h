@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Before system calls are filtered, which it needs one of. */
 void guard_open(void);
@@ -20,7 +21,11 @@ void guard_open(void);
 /* False: this kernel cannot.  Then holes are only looked for before memory is registered. */
 bool guard_works(void);
 
-/* Guard a fresh shared mapping of memory.  -EPERM: its file is not open for writing. */
-int guard_arm(void *base, size_t len);
+/*
+ * Map memory of a client's, guarded before anybody can touch it.  0 or a negative errno;
+ * *@ret_guard: 0, or why the mapping is not guarded (-EPERM: its file is not open for writing);
+ * NULL: it is not to be.
+ */
+int guard_map(int fd, uint64_t offset, size_t len, int prot, void **ret_base, int *ret_guard);
 
 #endif

@@ -75,19 +75,17 @@ static void look_for_data(struct resident *r, uint64_t at, uint64_t end)
 static void touch_huge_pages(struct resident *r, uint64_t at, uint64_t end)
 {
 	uint64_t page = r->huge_page;
-	uint8_t *map;
-	bool armed;
+	int guard;
+	void *map;
 
 	at = (at + page - 1) / page * page;
 	end = end / page * page;
 	if (at >= end || !guard_works())
 		return;
-	map = mmap(NULL, end - at, PROT_READ, MAP_SHARED | MAP_NORESERVE, r->fd, (off_t)at);
-	if (map == MAP_FAILED)
+	if (guard_map(r->fd, at, end - at, PROT_READ, &map, &guard))
 		return;
-	armed = guard_arm(map, end - at) == 0;
-	for (uint64_t i = 0; armed && i < end - at; i += page)
-		if (madvise(map + i, page, MADV_POPULATE_READ) == 0)
+	for (uint64_t i = 0; !guard && i < end - at; i += page)
+		if (madvise((uint8_t *)map + i, page, MADV_POPULATE_READ) == 0)
 			add_run(r, at + i, at + i + page);
 	munmap(map, end - at);
 }

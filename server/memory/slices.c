@@ -36,19 +36,16 @@ static bool cannot_be_punched(int fd)
 static int map(const struct buffers *b, const struct file *file, struct slice *s)
 {
 	int prot = s->view.read_only ? PROT_READ : PROT_READ | PROT_WRITE;
-	void *at = mmap(NULL, s->view.len, prot, MAP_SHARED | MAP_NORESERVE, file->fd,
-			(off_t)s->offset);
-	int ret;
-
-	if (at == MAP_FAILED)
-		return -errno;
-	/* Locking all our memory (mlockall) is not meant for the clients'. */
-	munlock(at, s->view.len);
+	int guard = 0;
+	void *at;
 	/* Whom a missing page would end by a signal needs one that is made. */
-	ret = b->touched ? 0 : guard_arm(at, s->view.len);
-	if (ret && !cannot_be_punched(file->fd)) {
-		munmap(at, s->view.len);
+	int ret = guard_map(file->fd, s->offset, s->view.len, prot, &at, b->touched ? NULL : &guard);
+
+	if (ret)
 		return ret;
+	if (guard && !cannot_be_punched(file->fd)) {
+		munmap(at, s->view.len);
+		return guard;
 	}
 	s->view.base = at;
 	return 0;
