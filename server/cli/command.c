@@ -99,13 +99,13 @@ static bool is_choice(const char *choices, const char *value)
 }
 
 /* Nobody can mean both of two values. */
-static int said_before(struct command_line *line)
+static int said_before(struct command_line *line, const struct flag *flag)
 {
-	enum word takes = line->flag->takes;
-	uint64_t bit = 1ULL << (line->flag - line->command->flags);
+	enum word takes = flag->takes;
+	uint64_t bit = 1ULL << (flag - line->command->flags);
 
 	if (line->seen & bit && takes != WORD_NONE && takes != WORD_DEVICES && takes != WORD_FILES)
-		return command_error(line->command, "--%s is given twice", line->flag->name);
+		return command_error(line->command, "--%s is given twice", flag->name);
 	line->seen |= bit;
 	return 0;
 }
@@ -134,7 +134,7 @@ int command_next(struct command_line *line)
 		return bad_flag(line, key == ':');
 	line->flag = flag_of(line->command, key);
 	line->value = optarg;
-	if (said_before(line))
+	if (!line->flag || said_before(line, line->flag))
 		return LINE_BAD;
 	if (line->flag->takes == WORD_CHOICE && !is_choice(line->flag->argument, optarg))
 		return command_error(line->command, "--%s '%s': wants one of %s", line->flag->name,

@@ -30,9 +30,9 @@ static bool check_node(struct doctor *d, unsigned int device, bool read_only)
 			finding_next(f, "start udev, or mount a devtmpfs on /dev");
 		return false;
 	}
-	f = doctor_say(d, "device", GRADE_NOTE,
-		       "%s may not be opened by this user (%s); files on it may", path,
-		       strerror(errno));
+	doctor_say(d, "device", GRADE_NOTE,
+		   "%s may not be opened by this user (%s); files on it may", path,
+		   strerror(errno));
 	return true;
 }
 
