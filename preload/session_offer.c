@@ -73,6 +73,8 @@ static int send_legacy(struct session *s, int memfd)
  */
 static void hand_over(struct session *s, struct handed *sent, const struct arena_view *v, int fd)
 {
+	/* Before the server looks: what comes into being meanwhile is then told of once more. */
+	size_t resident = memfile_resident(&v->file, 0);
 	int ret = s->legacy ? send_legacy(s, fd) : send_add(s, v, fd);
 
 	if (ret) {
@@ -83,7 +85,7 @@ static void hand_over(struct session *s, struct handed *sent, const struct arena
 	*sent = (struct handed){ .id = v->id,
 				 .seq = s->seq,
 				 .index = s->legacy ? INDEX_NONE : INDEX_PENDING,
-				 .resident = memfile_resident(&v->file, 0) };
+				 .resident = resident };
 }
 
 /* Nothing is held while others are talked to: so with a descriptor of our own. */
@@ -228,17 +230,23 @@ static int wait_for_answers(struct session *s, long long deadline)
 
 /*
  * Also the answers to what was sent before are waited for: a buffer allocated
- * just before the open is as good as registered when the open returns.
+ * just before the open is as good as registered when the open returns.  What another
+ * thread had sent may have been looked at before this one touched it, and can be
+ * offered again only when its answer has come: so twice.
  */
 void session_hand_over_all(struct session *s)
 {
 	session_reconcile(s);
-	if (!s->legacy)
-		offer_again(s);
 	if (shared_generation() != s->scanned && s->live && !s->legacy && !s->no_scans)
 		ask_to_look(s);
-	if (wait_for_answers(s, sys_now_ms() + (long long)config.connect_ms))
-		stop_waiting(s);
+	for (int i = 0; i < 2; i++) {
+		if (!s->legacy)
+			offer_again(s);
+		if (wait_for_answers(s, sys_now_ms() + (long long)config.connect_ms)) {
+			stop_waiting(s);
+			return;
+		}
+	}
 }
 
 /* More of an arena exists than when it was sent: the server need not find out. */
