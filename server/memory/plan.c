@@ -21,17 +21,17 @@
 #include "buffers_internal.h"
 #include "resident.h"
 
-#define SHORT_SLICE (2ULL << 20)  /* bytes; always joined to what comes beside it */
+#define SHORT_SLICE (16ULL << 20) /* bytes; always joined to what comes beside it */
 #define SLICE_BYTES_MAX (1ULL << 30)
 #define QUICK_LOOK (4ULL << 20) /* bytes to look at without a thread: some 1000 pages */
-#define SLICES_AT_ONCE 64 /* made by one look; the next is soon */
+#define SLICES_AT_ONCE 64	/* made by one look; the next is soon */
 /* What nobody wants is kept for a while, if it is little: who adds and removes the same
  * memory again and again would have the device stopped each time. */
 #define LINGER_SLICE_MAX (1ULL << 20) /* bytes */
 #define LINGER_MAX (16ULL << 20)      /* bytes, of all together */
-#define FIRST_INTERVAL 250   /* ms */
-#define DUE_INTERVAL 1000    /* ms; when it had to wait for its turn */
-#define LAST_INTERVAL 10000  /* ms */
+#define FIRST_INTERVAL 250	      /* ms */
+#define DUE_INTERVAL 1000	      /* ms; when it had to wait for its turn */
+#define LAST_INTERVAL 10000	      /* ms */
 
 /* ---- what is wanted ---- */
 
@@ -74,9 +74,13 @@ static struct memory_range *wanted_ranges(const struct file *file, unsigned int 
 
 /* ---- neighbours ---- */
 
+/*
+ * Also what is being registered right now: a buffer of which half existed then would be copied for
+ * as long as it lives.
+ */
 static bool pays(const struct slice *s, uint64_t beside)
 {
-	return s->state != REGISTERING && (s->view.len < SHORT_SLICE || s->view.len <= beside);
+	return s->view.len < SHORT_SLICE || s->view.len <= beside;
 }
 
 static struct slice *ending_at(const struct file *file, uint64_t at)
@@ -223,7 +227,7 @@ static bool fill_gap(struct buffers *b, struct file *file, uint64_t at, uint64_t
 	}
 	joined = join(file, &start, &end);
 	if (payer && !account_take_turn(payer, 1 + joined, b->cost ? b->cost : PACE_COST_FIRST,
-					 buffers_now(b))) {
+					buffers_now(b))) {
 		file->due = true;
 		return false;
 	}
@@ -407,7 +411,8 @@ void buffers_look(struct buffers *b, struct file *file)
 			use->looked = BEING_LOOKED;
 	file->look = look;
 	file->held++;
-	if (!b->at_once && !is_quick(look) && worker_start(file->user, WORKER_LOOK, &look->work) == 0)
+	if (!b->at_once && !is_quick(look) &&
+	    worker_start(file->user, WORKER_LOOK, &look->work) == 0)
 		return;
 	run_look(&look->work);
 	take_look(&look->work);

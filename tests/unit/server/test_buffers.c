@@ -130,7 +130,9 @@ static long long clock_ms(void)
 
 static struct account fresh_account(void)
 {
-	return (struct account){ .option = "it", .max_bytes = 1ULL << 40, .max_slices = 1000, .max_files = 1000 };
+	return (struct account){
+		.option = "it", .max_bytes = 1ULL << 40, .max_slices = 1000, .max_files = 1000
+	};
 }
 
 #define FILE_BYTES (64 * MIB)
@@ -293,17 +295,32 @@ static void growing_memory_is_joined(void **state)
 static void neighbours_of_the_same_size_are_joined(void **state)
 {
 	(void)state;
-	touch(0, 4 * MIB);
+	touch(0, 20 * MIB);
 	assert_int_equal(add_range(&one, 1, 0, FILE_BYTES), 0);
 	driver_works();
-	touch(4 * MIB, 3 * MIB); /* too little to register it all again */
+	touch(20 * MIB, 12 * MIB); /* too little to register it all again */
 	copies_go_on(1000);
 	assert_int_equal(b.nr, 2);
-	touch(7 * MIB, 9 * MIB);
+	touch(32 * MIB, 32 * MIB);
 	copies_go_on(1000);
 	assert_int_equal(b.nr, 1);
-	assert_int_equal(b.bytes, 16 * MIB);
-	assert_int_equal(allocated(), 16 * MIB);
+	assert_int_equal(b.bytes, 64 * MIB);
+	assert_int_equal(allocated(), 64 * MIB);
+}
+
+/* A buffer across the border would be copied for as long as it lives. */
+static void what_is_being_registered_is_joined_too(void **state)
+{
+	(void)state;
+	touch(0, MIB);
+	assert_int_equal(add_range(&one, 1, 0, FILE_BYTES), 0);
+	assert_int_equal(nr_asked, 1); /* and the driver takes its time */
+	touch(MIB, MIB);
+	assert_int_equal(add_range(&two, 2, 0, FILE_BYTES), 0);
+	driver_works();
+	assert_int_equal(answer.nr, 2);
+	assert_int_equal(b.nr, 1);
+	assert_int_equal(b.bytes, 2 * MIB);
 }
 
 /* A hole that comes between the look and the registration is not filled by us. */
@@ -314,8 +331,8 @@ static void a_hole_punched_meanwhile_is_not_filled(void **state)
 		skip();
 	touch(0, MIB);
 	assert_int_equal(add_range(&one, 1, 0, FILE_BYTES), 0);
-	assert_int_equal(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, MIB / 2, PAGE),
-			 0);
+	assert_int_equal(
+		fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, MIB / 2, PAGE), 0);
 	driver_works();
 	assert_int_equal(allocated(), MIB - PAGE);
 	assert_int_equal(answer.status, 0);
@@ -711,7 +728,11 @@ static void what_has_ended_pays_for_no_file(void **state)
 {
 	struct account *ends = malloc(sizeof(*ends));
 	struct buffer_request req = {
-		.fd = memfd, .len = LEN, .client = &one, .account = ends, .seq = 1,
+		.fd = memfd,
+		.len = LEN,
+		.client = &one,
+		.account = ends,
+		.seq = 1,
 	};
 
 	(void)state;
@@ -746,7 +767,10 @@ static long long stopped(unsigned int regs_before)
 static void a_user_has_a_rate(void **state)
 {
 	struct buffer_request req = {
-		.len = LEN, .client = &two, .account = &other_account, .seq = 1,
+		.len = LEN,
+		.client = &two,
+		.account = &other_account,
+		.seq = 1,
 	};
 	unsigned int before;
 	long long began = now;
@@ -763,7 +787,8 @@ static void a_user_has_a_rate(void **state)
 	before = regs;
 	copies_go_on(20000);
 	assert_true(regs > before);
-	assert_true(stopped(before) <= 20000 / PACE_SHARE + 2 * takes); /* one more was paid before */
+	assert_true(stopped(before) <=
+		    20000 / PACE_SHARE + 2 * takes); /* one more was paid before */
 	assert_true(stopped(0) <= (now - began) / PACE_SHARE + 2 * PACE_BURST);
 	/* Others have their own. */
 	other_account.paced = true;
@@ -965,7 +990,11 @@ static void a_slice_that_cannot_be_mapped_is_copied(void **state)
 	struct vault_record r = {
 		.id = ++last_id,
 		.kind = VAULT_BUFFER,
-		.buffer = { .file = file, .offset = 0, .len = 1ULL << 62, .index = 0, .state = VAULT_LIVE },
+		.buffer = { .file = file,
+			    .offset = 0,
+			    .len = 1ULL << 62,
+			    .index = 0,
+			    .state = VAULT_LIVE },
 	};
 
 	(void)state;
@@ -993,6 +1022,7 @@ int main(void)
 		T(what_comes_later_is_registered_later),
 		T(growing_memory_is_joined),
 		T(neighbours_of_the_same_size_are_joined),
+		T(what_is_being_registered_is_joined_too),
 		T(a_hole_punched_meanwhile_is_not_filled),
 		T(a_file_in_many_pieces_uses_up_nothing),
 		T(read_only_memory_is_not_allocated_either),
