@@ -98,7 +98,7 @@ add --buffered
 mkfs.ext4 -qF "$DEVICE"
 mkdir "$SCRATCH/files"
 mount "$DEVICE" "$SCRATCH/files"
-at_end 'umount "$SCRATCH/files"'
+at_end 'umount "$SCRATCH/files" 2>/dev/null'
 leave_free 160
 blocks() { python3 -c 'import os
 for i in range(150): os.write(1, i.to_bytes(8, "little") * (1 << 17))'; }
@@ -107,3 +107,5 @@ blocks | timeout 600 dd of="$SCRATCH/files/data" bs=1M iflag=fullblock conv=fsyn
 echo 3 >/proc/sys/vm/drop_caches
 blocks | cmp - "$SCRATCH/files/data" || fail "the file on the device is another"
 echo "  the page cache of a file: $(($(written) >> 20)) MiB were written back"
+umount "$SCRATCH/files"
+"$UBLKZC" del -n "$ID"
