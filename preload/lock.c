@@ -8,7 +8,7 @@
 #include "sys.h"
 
 #define SPINS 64     /* looks before the processor is given up */
-#define WAIT_MS 4    /* for a holder that was preempted: any lock costs that */
+#define WAIT_MS 20   /* for a holder that was preempted: any lock costs that */
 #define FREEZE_MS 20 /* a fork costs that much anyway where it matters */
 
 #define HELD (-1) /* else: by how many forks it is frozen; 0: free */
