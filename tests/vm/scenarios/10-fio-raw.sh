@@ -12,6 +12,7 @@ job() { # ENGINE, BLOCK SIZE, THREAD, more...
         --numjobs=2 --offset_increment=64m --ioengine="$engine" --iodepth=8 \
         --thread="$thread" --verify=crc32c --verify_fatal=1 "$@"
 }
+job_with_shim() { LD_PRELOAD=$SHIM job "$@"; }
 
 turn=0
 for engine in psync libaio io_uring; do
@@ -20,16 +21,16 @@ for engine in psync libaio io_uring; do
         for thread in $(times $((turn % 2)) "0 1"); do
             size=8m
             [ $bs != 4k ] || size=1m
-            LD_PRELOAD=$SHIM measure_share job $engine $bs $thread --size=$size
             minimum=990
             [ $bs != 4k ] || minimum=900
-            expect_share_at_least $minimum "$engine, $bs, thread=$thread"
+            share_at_least $minimum "$engine, $bs, thread=$thread" \
+                job_with_shim $engine $bs $thread --size=$size
         done
     done
     turn=$((turn + 1))
 done
-LD_PRELOAD=$SHIM measure_share job io_uring 64k 1 --fixedbufs=1 --registerfiles=1
-expect_share_at_least 990 "io_uring, registered buffers"
+share_at_least 990 "io_uring, registered buffers" \
+    job_with_shim io_uring 64k 1 --fixedbufs=1 --registerfiles=1
 
 measure_share job libaio 64k 0
 expect_no_share "without the shim"

@@ -12,8 +12,8 @@ for engine in psync libaio; do
     measure_share job --mem=mmap --ioengine=$engine --iodepth=4
     expect_share_at_least 990 "mem=mmap $engine"
 done
-measure_share job --mem=mmap --ioengine=psync --thread=1 --numjobs=2 --offset_increment=64M
-expect_share_at_least 990 "mem=mmap, two threads"
+share_at_least 990 "mem=mmap, two threads" \
+    job --mem=mmap --ioengine=psync --thread=1 --numjobs=2 --offset_increment=64M
 
 # With the shim a program gets along with as many huge pages as without it.
 huge_job() { job --mem=mmaphuge --hugepage-size=2m --ioengine=psync; }
