@@ -104,8 +104,8 @@ int devices_add(struct devices *devices, const struct command *command, const ch
 /* So are all operands. */
 int devices_add_operands(struct devices *devices, const struct command_line *line);
 
-/* There must be exactly one, @ret. */
-int devices_one(const struct devices *devices, const struct command *command, unsigned int *ret);
+/* With the operands there must be exactly one, @ret. */
+int devices_one(struct devices *devices, const struct command_line *line, unsigned int *ret);
 
 void devices_free(struct devices *devices);
 

@@ -54,15 +54,19 @@ int devices_add_operands(struct devices *devices, const struct command_line *lin
 	return 0;
 }
 
-int devices_one(const struct devices *devices, const struct command *command, unsigned int *ret)
+int devices_one(struct devices *devices, const struct command_line *line, unsigned int *ret)
 {
+	int err = devices_add_operands(devices, line);
+
+	if (err)
+		return err;
 	if (devices->nr == 1 && devices->ids) {
 		*ret = devices->ids[0];
 		return 0;
 	}
 	if (!devices->nr)
-		return command_error(command, "which device?");
-	return command_error(command, "one device at a time, not %u", devices->nr);
+		return command_error(line->command, "which device?");
+	return command_error(line->command, "one device at a time, not %u", devices->nr);
 }
 
 void devices_free(struct devices *devices)
@@ -78,9 +82,7 @@ static int read_device(struct command_line *line, struct devices *devices, unsig
 	while ((key = command_next(line)) > 0)
 		if (devices_add(devices, line->command, line->value))
 			return LINE_BAD;
-	if (!key)
-		key = devices_add_operands(devices, line);
-	return key ? key : devices_one(devices, line->command, ret);
+	return key ? key : devices_one(devices, line, ret);
 }
 
 int command_only_device(const struct command *command, int argc, char **argv, unsigned int *ret)

@@ -40,9 +40,7 @@ static int parse(struct command_line *line, struct devices *devices, unsigned in
 			return LINE_BAD;
 		*foreground |= key == 'f';
 	}
-	if (!key)
-		key = devices_add_operands(devices, line);
-	return key ? key : devices_one(devices, line->command, device);
+	return key ? key : devices_one(devices, line, device);
 }
 
 static int serve_again(unsigned int device, bool foreground)

@@ -64,9 +64,7 @@ static int parse(struct command_line *line, struct devices *devices, unsigned in
 			return command_error(line->command, "'%s' is not a size like 512M or 2G",
 					     line->value);
 	}
-	if (!key)
-		key = devices_add_operands(devices, line);
-	return key ? key : devices_one(devices, line->command, device);
+	return key ? key : devices_one(devices, line, device);
 }
 
 static int resize(const struct command *command, int argc, char **argv)
