@@ -141,6 +141,7 @@ static void fall_back(struct keeper *k)
 	close(p->next);
 	p->next = -1;
 	p->probation = false;
+	p->deaths = 0; /* those were not the old one's, which gets its tries again */
 	k->fell_back = true;
 }
 
@@ -360,7 +361,8 @@ static void prepare_next(struct keeper *k)
 	}
 	if (p->probation)
 		fall_back(k);
-	p->deaths = has_lasted(k) ? 0 : p->deaths + 1;
+	else
+		p->deaths = has_lasted(k) ? 0 : p->deaths + 1;
 	if (has_lasted(k))
 		k->pause_ms = 0;
 	else

@@ -36,16 +36,34 @@ static void write_diary(const char *text)
 	}
 }
 
-static void expect_diary(const char *want)
+static void read_diary(char text[1024])
 {
-	char text[1024] = "";
 	FILE *f = fopen(diary, "re");
 
+	text[0] = '\0';
 	if (f) {
-		text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+		text[fread(text, 1, 1023, f)] = '\0';
 		fclose(f);
 	}
+}
+
+static void expect_diary(const char *want)
+{
+	char text[1024];
+
+	read_diary(text);
 	assert_string_equal(text, want);
+}
+
+static unsigned int count_in_diary(const char *word)
+{
+	char text[1024];
+	unsigned int nr = 0;
+
+	read_diary(text);
+	for (const char *at = text; (at = strstr(at, word)); at++)
+		nr++;
+	return nr;
 }
 
 /* ---- what all servers do ---- */
@@ -67,6 +85,19 @@ static void note_outcome(const struct vault_record *r)
 	write_diary(line);
 }
 
+static int ask_and_leave(struct vault *v)
+{
+	struct vault_record r;
+
+	vault_try(v);
+	if (!vault_hear(v, &r))
+		return EXIT_FAILURE;
+	note_outcome(&r);
+	if (!r.outcome.status)
+		vault_leave(v);
+	return 0; /* which is the end of it all unless it left */
+}
+
 /* Live, with a record; asks for an upgrade and leaves if it can. */
 static int is_upgraded(struct vault *v, void *arg)
 {
@@ -75,13 +106,7 @@ static int is_upgraded(struct vault *v, void *arg)
 	(void)arg;
 	vault_put(v, &r, -1);
 	vault_ready(v, 9);
-	vault_try(v);
-	if (!vault_hear(v, &r))
-		return EXIT_FAILURE;
-	note_outcome(&r);
-	if (!r.outcome.status)
-		vault_leave(v);
-	return 0; /* which is the end of it all unless it left */
+	return ask_and_leave(v);
 }
 
 static int is_live_and_dies(struct vault *v, void *arg)
@@ -148,7 +173,7 @@ static int new_serves(struct vault *v, const char *what)
 	struct stat st;
 
 	write_diary("new");
-	if (strcmp(what, "dies-at-once") == 0)
+	if (strcmp(what, "dies-at-once") == 0 || strcmp(what, "dies-each-time") == 0)
 		raise(SIGKILL);
 	if (strcmp(what, "hangs") == 0)
 		pause();
@@ -186,7 +211,11 @@ static int program(int argc, char **argv)
 	}
 	count_records(&v);
 	vault_ready(&v, 9);
-	return serve_until_told(&v);
+	if (serve_until_told(&v))
+		return EXIT_FAILURE;
+	if (strcmp(what, "dies-each-time") == 0 && count_in_diary("new;") <= KEEPER_DEATHS)
+		return ask_and_leave(&v);
+	return 0;
 }
 
 /* ---- tests ---- */
@@ -338,6 +367,21 @@ static void one_that_dies_soon_gives_way_to_the_old(void **state)
 	expect_diary(want);
 }
 
+/* Its deaths are not the old one's, which goes on however often the new one is tried. */
+static void one_that_dies_each_time_is_not_taken_for_the_better_one(void **state)
+{
+	char want[1024];
+	int n;
+
+	(void)state;
+	assert_int_equal(upgrade(is_upgraded, "dies-each-time"), 0);
+	n = snprintf(want, sizeof(want), "ready;");
+	for (unsigned int i = 0; i <= KEEPER_DEATHS; i++)
+		n += snprintf(want + n, sizeof(want) - (size_t)n,
+			      "told 0 ok;new;old;told %d died;", -ENOEXEC);
+	expect_diary(want);
+}
+
 static void one_that_hangs_gives_way_to_the_old(void **state)
 {
 	char want[64];
@@ -378,6 +422,7 @@ int main(int argc, char **argv)
 		T(another_program_altogether_is_refused),
 		T(one_that_dies_at_once_gives_way_to_the_old),
 		T(one_that_dies_soon_gives_way_to_the_old),
+		T(one_that_dies_each_time_is_not_taken_for_the_better_one),
 		T(one_that_hangs_gives_way_to_the_old),
 		T(one_that_has_proved_itself_comes_back),
 		T(a_program_that_keeps_dying_gives_way_to_the_installed),
