@@ -66,6 +66,7 @@ static int nr_fds_of(uint16_t type)
 	case WIRE_STOP:
 	case WIRE_UPGRADE:
 	case WIRE_RESIDENT:
+	case WIRE_CLIENTS:
 		return 0;
 	default:
 		return -1;
@@ -82,7 +83,7 @@ static int unused_fields_zero(const struct wire_request *req)
 	if (!range && req->type != WIRE_RESIZE && req->length)
 		return 0;
 	if (req->type != WIRE_REMOVE && req->type != WIRE_ATTACHED && req->type != WIRE_RESIDENT &&
-	    req->index)
+	    req->type != WIRE_CLIENTS && req->index)
 		return 0;
 	if (req->type != WIRE_HELLO && req->type != WIRE_ATTACH && req->type != WIRE_DETACH &&
 	    req->pid)

@@ -97,6 +97,13 @@ enum wire_type {
 	 * has pages now, about length bytes at offset.
 	 */
 	WIRE_RESIDENT = 12,
+	/*
+	 * As ATTACH, for root: tell of the client with the least number that is not less than
+	 * index, -ENOENT when there is none.  In the reply index is its number, max_buffers and
+	 * max_bytes what is registered for it, refused how often it was refused something and
+	 * reason why last; and processes is who asks, by the numbers that pid is of.
+	 */
+	WIRE_CLIENTS = 13,
 	WIRE_TYPES /* one more than the last type */
 };
 
@@ -160,7 +167,7 @@ struct wire_request {
 	uint32_t flags;	 /* WIRE_ADD_* */
 	uint64_t offset; /* ADD, RESIDENT: bytes into the memfd */
 	uint64_t length; /* ADD, RESIZE, RESIDENT: bytes */
-	uint32_t index;	 /* REMOVE, ATTACHED, RESIDENT */
+	uint32_t index;	 /* REMOVE, ATTACHED, RESIDENT, CLIENTS */
 	uint32_t pid;	 /* ATTACH, DETACH; HELLO: informative */
 	uint8_t reserved[24];
 };
@@ -180,11 +187,12 @@ struct wire_reply {
 	uint32_t device;      /* HELLO: N of /dev/ublkbN */
 	uint32_t max_buffers; /* HELLO: buffers this client may hold */
 	uint64_t max_bytes;   /* HELLO: bytes it may register; SCAN: has */
-	uint32_t pid;	      /* ATTACHED */
-	uint32_t processes;   /* ATTACH, ATTACHED: followed now */
-	uint32_t refused;     /* SCAN, ATTACH: mappings or parts not registered */
+	uint32_t pid;	      /* ATTACHED, CLIENTS */
+	uint32_t processes;   /* ATTACH, ATTACHED: followed now; CLIENTS: who asks */
+	uint32_t refused;     /* SCAN, ATTACH: mappings or parts not registered; CLIENTS */
 	uint32_t features;    /* HELLO: WIRE_FEATURE_* */
-	uint8_t reserved[8];
+	uint32_t user;	      /* CLIENTS: its uid */
+	uint8_t reserved[4];
 };
 static_assert(sizeof(struct wire_reply) == 64, "wire format");
 static_assert(offsetof(struct wire_reply, max_bytes) == 32, "wire format");

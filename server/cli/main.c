@@ -23,6 +23,7 @@ const struct command *const commands[] = {
 	&command_run,
 	&command_attach,
 	&command_detach,
+	&command_clients,
 	&command_doctor,
 	&command_features,
 	&command_manual,

@@ -18,6 +18,7 @@ extern const struct command command_stat;
 extern const struct command command_run;
 extern const struct command command_attach;
 extern const struct command command_detach; /* verb_attach.c */
+extern const struct command command_clients;
 extern const struct command command_doctor;
 extern const struct command command_features;
 extern const struct command command_completion;

@@ -209,6 +209,7 @@ struct client *listener_new_client(struct listener *l, int fd, const struct ucre
 	c->fd = fd;
 	c->pid = cred->pid;
 	c->pidfd = peer_pidfd(fd);
+	c->number = l->numbered++;
 	c->scan.buffers = l->buffers;
 	c->deadline = now_seconds() + l->limits.hello_timeout;
 	c->next = l->first;
@@ -247,9 +248,14 @@ static void accept_one(struct listener *l, int from)
 
 void listener_reply(struct listener *l, struct client *c, const struct wire_reply *reply)
 {
+	bool list = reply->type == WIRE_ATTACHED || reply->type == WIRE_CLIENTS;
+
 	/* The end of a list is no refusal. */
-	if (reply->status && reply->type != WIRE_ATTACHED)
+	if (reply->status && !list) {
 		l->refused++;
+		c->refused++;
+		c->why = reply->reason;
+	}
 	/* A client that does not read its answers is not waited for. */
 	if (wire_send(c->fd, reply, sizeof(*reply), -1) < 0)
 		hang_up(c);

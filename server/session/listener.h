@@ -44,6 +44,7 @@ struct listener {
 	int socket; /* -1: none */
 	int legacy; /* -1: none */
 	unsigned int nr_clients;
+	uint32_t numbered; /* clients until now */
 	uint64_t refused;
 	struct user *users;
 	long deaf_until;     /* seconds: nobody is let in before; 0: all are */

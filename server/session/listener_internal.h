@@ -32,7 +32,10 @@ struct client {
 	struct user *user;
 	struct account account; /* pays for what ADD brings */
 	unsigned int nr_buffers;
-	uint64_t id; /* in the vault; 0: not there */
+	uint32_t number;      /* counted since the server began */
+	uint32_t refused;     /* requests, or what a look found */
+	enum wire_reason why; /* of the last refusal */
+	uint64_t id;	      /* in the vault; 0: not there */
 };
 
 /* All clients of one user, and what it was allowed lately. */
@@ -102,6 +105,8 @@ void legacy_answer(struct listener *l, struct client *c, int status, unsigned in
 /* listener_scan.c: memory that processes share themselves */
 int scan_again(struct listener *l, struct client *c);
 void scan_requested(struct listener *l, struct client *c, const struct wire_request *req);
+
+/* listener_admin.c: what root asks */
 bool admin_requested(struct listener *l, struct client *c, const struct wire_request *req);
 /* @c is answered by listener_upgraded() and has time until then. */
 void listener_await_upgrade(struct client *c, uint32_t seq);

@@ -53,7 +53,7 @@ unsigned int old_server_refuses(const uint8_t *bytes, size_t len, unsigned int n
 	if (number(bytes, 4, 2) != 1)
 		return 2;
 	type = (unsigned int)number(bytes, 6, 2);
-	if (type < HELLO || type > RESIDENT)
+	if (type < HELLO || type > OLD_LAST_TYPE)
 		return 1;
 	for (size_t at = 0; at < len; at++)
 		if (bytes[at] && !uses(type, at))

@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define OLD_LAST_TYPE 12 /* RESIDENT */
+
 /* 0, or the reason for which such a server would have hung up on its client. */
 unsigned int old_server_refuses(const uint8_t *bytes, size_t len, unsigned int nr_fds);
 

@@ -224,6 +224,45 @@ static void a_whole_session(void **state)
 	close(mem);
 }
 
+/* Who has proved access, by rising numbers; who asks is none of them. */
+static void root_is_told_who_holds_what(void **state)
+{
+	int first = greeted(), second = greeted(), admin = dial();
+	int mem = memory(8192, SEALED), unsealed = memory(8192, 0);
+	struct wire_reply reply;
+
+	(void)state;
+	assert_int_equal(ask(second, WIRE_ADD, mem, 8192, 0).status, 0);
+	assert_int_equal(ask(second, WIRE_ADD, unsealed, 8192, 0).reason, WIRE_NOT_SEALED);
+	assert_int_equal(ask(second, WIRE_REMOVE, -1, 0, 77).reason, WIRE_NO_SUCH_BUFFER);
+	reply = ask(admin, WIRE_CLIENTS, -1, 0, 0);
+	assert_int_equal(reply.status, 0);
+	assert_int_equal(reply.index, 0);
+	assert_int_equal(reply.pid, getpid());
+	assert_int_equal(reply.processes, getpid());
+	assert_int_equal(reply.user, geteuid());
+	assert_int_equal(reply.max_buffers, 0);
+	assert_int_equal(reply.refused, 0);
+	assert_int_equal(reply.reason, WIRE_OK);
+	reply = ask(admin, WIRE_CLIENTS, -1, 0, 1);
+	assert_int_equal(reply.index, 1);
+	assert_int_equal(reply.max_buffers, 1);
+	assert_int_equal(reply.max_bytes, 8192);
+	assert_int_equal(reply.refused, 2);
+	assert_int_equal(reply.reason, WIRE_NO_SUCH_BUFFER);
+	assert_int_equal(ask(admin, WIRE_CLIENTS, -1, 0, 2).status, -ENOENT);
+	/* Numbers do not come again. */
+	close(first);
+	close(second);
+	listener_run(&l);
+	first = greeted();
+	assert_int_equal(ask(admin, WIRE_CLIENTS, -1, 0, 0).index, 3);
+	close(first);
+	close(admin);
+	close(mem);
+	close(unsealed);
+}
+
 /* What comes into being later is registered when the client says so, and nobody answers. */
 static void more_is_registered_when_a_client_says_so(void **state)
 {
@@ -1015,6 +1054,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_whole_session),
+		T(root_is_told_who_holds_what),
 		T(more_is_registered_when_a_client_says_so),
 		T(what_is_no_good_memory_is_refused),
 		T(ended_connections_are_closed_whatever_their_kind),

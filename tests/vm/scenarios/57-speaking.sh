@@ -40,6 +40,9 @@ speaks attach --pid $program --device "$DEVICE" --json
 jq -e '.attached[0].buffers > 0' "$LAST" >/dev/null || fail "nothing attached: $(cat "$LAST")"
 speaks attach --list --json
 jq -e ".attached[0].pid == $program" "$LAST" >/dev/null || fail "not listed: $(cat "$LAST")"
+speaks clients "$DEVICE" --json
+jq -e ".clients[] | select(.pid == $program) | .how == \"attached\" and .bytes == 16777216 and .uid == 0" "$LAST" >/dev/null ||
+    fail "who holds memory: $(cat "$LAST")"
 "$UBLKZC" attach --list --device /dev/ublkb0 | grep -q . && fail "--device does not choose"
 "$UBLKZC" attach --list --device "$DEVICE" | grep -q 'MiB' || fail "no unit: $("$UBLKZC" attach --list)"
 "$UBLKZC" attach --list --bytes | grep -qw $((16 << 20)) || fail "no bytes: $("$UBLKZC" attach --list --bytes)"
