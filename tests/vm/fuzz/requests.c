@@ -309,7 +309,8 @@ void step_unregister_held(struct device *d)
 	int index = find_used(d);
 	struct buffer *b = &d->buffers[index < 0 ? 0 : index];
 
-	if (d->life != LIVE || index < 0 || b->read_only || !world->ours)
+	/* one request waits, another must have a tag beside it, from whichever queue */
+	if (d->life != LIVE || index < 0 || b->read_only || d->depth < 2 || !world->ours)
 		return;
 	r = (struct request){ .d = d, .nr_iov = 1, .at = HELD_SLOT * IO_BYTES, .bytes = PAGE };
 	r.iov[0] = sectors(IN_ORDER, b->pages[below(b->nr)] * 8, 8);
