@@ -278,6 +278,7 @@ static const char *const reason_text[WIRE_REASONS] = {
 	[WIRE_PROGRAM_SLOW] = "the installed program was tried and did not answer in time",
 	[WIRE_COMMANDS_PENDING] = "the driver has not finished what it was asked to do",
 	[WIRE_PROGRAM_DIED] = "the installed program took over and died",
+	[WIRE_SERVER_DIED] = "the server died before it could hand over",
 	[WIRE_NO_MEMORY] = "the server is out of memory or address space",
 	[WIRE_STOPPING] = "the device is being removed",
 	[WIRE_NOT_ALLOWED] = "only root and the server's user may",

@@ -155,6 +155,7 @@ enum wire_reason {
 	WIRE_COMMANDS_PENDING =
 		31,		/* the driver does not answer what it was asked: not handed over */
 	WIRE_PROGRAM_DIED = 32, /* it has served, and died; the old program serves again */
+	WIRE_SERVER_DIED = 33,	/* the old one, before it could hand over */
 	WIRE_REASONS		/* count, not a reason */
 };
 

@@ -134,8 +134,10 @@ static bool serve(struct device *d)
 	int wait = 0;
 
 	while (!fds[0].revents && !fds[1].revents && !d->stop_asked) {
-		if (poll(fds, 6, ctrl_has_early(&d->ctrl) ? 0 : wait) < 0 && errno != EINTR)
-			break;
+		if (poll(fds, 6, ctrl_has_early(&d->ctrl) ? 0 : wait) < 0 && errno != EINTR) {
+			log_error(-errno, "poll");
+			return false;
+		}
 		FAULT_POINT("serving");
 		device_collect(d);
 		listener_run(&d->listener);

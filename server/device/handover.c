@@ -35,7 +35,8 @@ int handover_asked(void *host, enum wire_reason *ret_reason)
 	struct device *d = host;
 
 	*ret_reason = WIRE_UPGRADING;
-	if (d->handover.state != HANDOVER_NONE)
+	/* Who waits for the end of one that made us the server is not to hear of another. */
+	if (d->handover.state != HANDOVER_NONE || listener_awaits_upgrade(&d->listener))
 		return -EBUSY;
 	*ret_reason = WIRE_NO_KEEPER;
 	vault_try(d->vault);
@@ -53,28 +54,37 @@ static void ebb(struct device *d)
 	FAULT_POINT("ebbing");
 }
 
+/* Also those who wait for the end of an upgrade that made us the server. */
+static void lose_keeper(struct device *d)
+{
+	d->state->keeper = 0; /* nobody is */
+	if (d->handover.state != HANDOVER_NONE)
+		give_up(d, -ESRCH, WIRE_NO_KEEPER);
+	else
+		listener_upgraded(&d->listener, -ESRCH, WIRE_NO_KEEPER);
+}
+
 void handover_hear(struct device *d)
 {
 	struct vault_record r;
-	bool told = vault_hear(d->vault, &r) == 1;
+	int op = vault_hear(d->vault, &r);
 
-	if (d->vault->lost)
-		d->state->keeper = 0; /* nobody is */
-	if (!told) {
-		if (d->handover.state != HANDOVER_NONE)
-			give_up(d, -ESRCH, WIRE_NO_KEEPER);
-	} else if (d->handover.state != HANDOVER_TRYING) {
-		/* We are who serves after an upgrade. */
-		listener_upgraded(&d->listener, r.outcome.status, r.outcome.reason);
-	} else if (r.outcome.status) {
-		give_up(d, r.outcome.status, r.outcome.reason);
-	} else {
-		ebb(d);
+	if (op == VAULT_OUTCOME) {
+		/* Who is being served by TRIED has not asked for that one. */
+		if (d->handover.state == HANDOVER_NONE)
+			listener_upgraded(&d->listener, r.outcome.status, r.outcome.reason);
+	} else if (op == VAULT_TRIED && d->handover.state == HANDOVER_TRYING) {
+		if (r.outcome.status)
+			give_up(d, r.outcome.status, r.outcome.reason);
+		else
+			ebb(d);
 	}
 }
 
 void handover_go_on(struct device *d)
 {
+	if (d->vault->lost && d->state->keeper)
+		lose_keeper(d);
 	if (d->handover.state != HANDOVER_EBBING)
 		return;
 	if (!buffers_idle(&d->buffers)) {

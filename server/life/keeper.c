@@ -3,6 +3,7 @@
 #include "keeper.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -43,7 +44,7 @@ static void become_server(const struct keeper *k, int sock)
 }
 
 /* Our child, which nobody else waits for. */
-static void signal_server(const struct keeper *k, int signal)
+void keeper_signal(const struct keeper *k, int signal)
 {
 	if (k->pid > 0)
 		syscall(SYS_pidfd_send_signal, k->pidfd, signal, NULL, 0);
@@ -71,7 +72,7 @@ static int start_server(struct keeper *k)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0)
 		return -errno;
 	k->live_at = 0;
-	k->leaving = false;
+	k->leaving = k->killed = false;
 	k->started_at = keeper_now_ms();
 	k->pid = fork();
 	if (k->pid == 0) {
@@ -91,85 +92,8 @@ static int start_server(struct keeper *k)
 	/* A successor that does not read its inheritance holds us up no longer. */
 	setsockopt(k->sock, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (k->live && keeper_send_all(k, k->sock))
-		signal_server(k, SIGKILL);
+		keeper_signal(k, SIGKILL);
 	return 0;
-}
-
-/* ---- upgrades ---- */
-
-static void tell_outcome(const struct keeper *k, int status, enum wire_reason reason)
-{
-	struct vault_record r = { .outcome = { .status = status, .reason = reason } };
-
-	if (k->sock >= 0)
-		vault_send(k->sock, VAULT_OUTCOME, &r, -1);
-}
-
-static void try_installed(struct keeper *k)
-{
-	int ret = programs_rehearse(k);
-
-	if (ret)
-		tell_outcome(k, ret, ret == -EBUSY ? WIRE_UPGRADING : WIRE_PROGRAM_MISSING);
-}
-
-static void rehearsed(struct keeper *k)
-{
-	struct vault_record r;
-
-	programs_rehearsed(k, &r);
-	tell_outcome(k, r.outcome.status, r.outcome.reason);
-}
-
-static void prove(struct keeper *k)
-{
-	struct programs *p = &k->programs;
-
-	close(p->good);
-	p->good = p->next;
-	p->next = -1;
-	p->probation = false;
-	tell_outcome(k, 0, WIRE_OK);
-}
-
-static void fall_back(struct keeper *k)
-{
-	struct programs *p = &k->programs;
-
-	log_line(LOG_ERROR, "/dev/ublkb%u: the new program has not lasted; the old one comes back",
-		 k->device);
-	close(p->next);
-	p->next = -1;
-	p->probation = false;
-	p->deaths = 0; /* those were not the old one's, which gets its tries again */
-	k->fell_back = true;
-}
-
-/* Milliseconds until something is due, or -1. */
-static int next_deadline(const struct keeper *k)
-{
-	long long left;
-
-	if (k->stopping)
-		return 1000;
-	if (!k->programs.probation)
-		return -1;
-	left = k->live_at ? k->live_at + k->start->times.probation
-			  : k->started_at + k->start->times.start;
-	left -= keeper_now_ms();
-	return left > 0 ? (int)left : 0;
-}
-
-static void keep_deadlines(struct keeper *k)
-{
-	if (k->stopping && keeper_now_ms() > k->kill_at)
-		signal_server(k, SIGKILL);
-	if (!k->programs.probation || k->leaving || next_deadline(k) > 0)
-		return;
-	if (k->live_at)
-		prove(k);
-	else
-		signal_server(k, SIGKILL); /* it does not become live */
 }
 
 /* ---- keeping ---- */
@@ -184,20 +108,51 @@ static void is_ready(struct keeper *k, unsigned int device)
 		log_line(LOG_WARN, "/dev/ublkb%u is served again, by process %d", device,
 			 (int)k->pid);
 	k->live = true;
-	if (k->fell_back)
-		tell_outcome(k, -ENOEXEC, WIRE_PROGRAM_DIED);
-	k->fell_back = false;
+	upgrade_tell_failure(k);
 }
 
+/* From include/linux/sched.h, as /proc/PID/stat has it for everybody. */
+#define PF_EXITING 0x4
+
 /*
- * The server closed its end.  Either it is just dying, or it has given up on us after an
- * error: then it goes on and tells nobody.
+ * The server closed its end.  Either it is dying, which may take long after that (much memory, a
+ * file whose last close waits), or it has given up on us after an error: then it goes on alone.
  */
 static bool dies(const struct keeper *k)
 {
-	struct pollfd p = { .fd = k->pidfd, .events = POLLIN };
+	struct pollfd gone = { .fd = k->pidfd, .events = POLLIN };
+	char path[32];
+	char text[512];
+	const char *after_name;
+	unsigned int flags = 0;
+	ssize_t n;
+	int fd;
 
-	return poll(&p, 1, KEEPER_DYING_MS) > 0;
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)k->pid); /* our child */
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	after_name = strrchr(text, ')');
+	if (after_name && sscanf(after_name, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1)
+		return flags & PF_EXITING;
+	return poll(&gone, 1, KEEPER_DYING_MS) > 0;
+}
+
+/* The server's end of the connection is closed, and ours will be. */
+static void hung_up(struct keeper *k, bool broken)
+{
+	k->stale |= broken || !dies(k);
+	/* One that goes on alone waits for this: whoever tries a program has it open, too. */
+	shutdown(k->sock, SHUT_RDWR);
+	close(k->sock);
+	k->sock = -1;
+	/* It would serve and nobody would ever hear of it. */
+	if (k->stale && !k->live) {
+		log_line(LOG_ERROR, "the server does not reach its keeper: it is stopped");
+		keeper_signal(k, SIGTERM);
+	}
 }
 
 /* One message; false when there are no more. */
@@ -208,14 +163,7 @@ static bool read_message(struct keeper *k)
 	int got = vault_receive(k->sock, &m, &fd);
 
 	if (got != 1) {
-		close(k->sock);
-		k->sock = -1;
-		k->stale |= got < 0 || !dies(k);
-		/* It would serve and nobody would ever hear of it. */
-		if (k->stale && !k->live) {
-			log_line(LOG_ERROR, "the server does not reach its keeper: it is stopped");
-			signal_server(k, SIGTERM);
-		}
+		hung_up(k, got < 0);
 		return false;
 	}
 	switch (m.op) {
@@ -229,10 +177,10 @@ static bool read_message(struct keeper *k)
 		is_ready(k, m.record.state.number);
 		break;
 	case VAULT_TRY:
-		try_installed(k);
+		upgrade_try(k);
 		break;
 	case VAULT_LEAVE:
-		k->leaving = k->programs.next >= 0 && !k->programs.probation;
+		k->leaving = programs_may_serve(&k->programs);
 		break;
 	}
 	if (fd >= 0)
@@ -245,7 +193,7 @@ static void stop(struct keeper *k)
 	if (!k->stopping)
 		k->kill_at = keeper_now_ms() + KEEPER_STOP_MS;
 	k->stopping = true;
-	signal_server(k, SIGTERM);
+	keeper_signal(k, SIGTERM);
 }
 
 /* Returns whether the server has ended; @ret_status as of waitpid(2). */
@@ -260,15 +208,18 @@ static bool watch(struct keeper *k, int *ret_status)
 	};
 	struct signalfd_siginfo info;
 
-	poll(fds, 4, next_deadline(k));
+	poll(fds, 4, k->stopping ? 1000 : upgrade_deadline(k));
 	if (fds[0].revents && read(k->signal_fd, &info, sizeof(info)) == sizeof(info))
 		stop(k);
 	if (fds[2].revents)
 		read_message(k);
 	if (fds[3].revents)
-		rehearsed(k);
+		upgrade_tried(k);
 	if (!fds[1].revents || waitpid(k->pid, ret_status, 0) != k->pid) {
-		keep_deadlines(k);
+		if (!k->stopping)
+			upgrade_keep_deadline(k);
+		else if (keeper_now_ms() > k->kill_at)
+			keeper_signal(k, SIGKILL);
 		return false;
 	}
 	/* What it said before it died still counts. */
@@ -320,30 +271,42 @@ static bool has_lasted(const struct keeper *k)
 	return k->live_at && keeper_now_ms() - k->live_at >= KEEPER_LASTS_MS;
 }
 
+/* Nobody serves: until @fd is readable, but not when we are told to stop. */
+static void wait_unless_stopped(struct keeper *k, int fd, int ms)
+{
+	struct pollfd p[] = {
+		{ .fd = k->signal_fd, .events = POLLIN },
+		{ .fd = fd, .events = POLLIN },
+	};
+
+	if (poll(p, 2, ms) > 0 && p[0].revents)
+		k->stopping = true;
+}
+
 /* Servers that do not last are started ever more slowly. */
 static void pause_before_next(struct keeper *k)
 {
-	struct pollfd p = { .fd = k->signal_fd, .events = POLLIN };
 	unsigned int most = k->live_at ? KEEPER_PAUSE_LIVE_MAX_MS : KEEPER_PAUSE_MAX_MS;
 
 	k->pause_ms = k->pause_ms ? k->pause_ms * 2 : KEEPER_PAUSE_MIN_MS;
 	if (k->pause_ms > most)
 		k->pause_ms = most;
-	if (poll(&p, 1, (int)k->pause_ms) > 0)
-		k->stopping = true;
+	wait_unless_stopped(k, -1, (int)k->pause_ms);
 }
 
 /* A program that keeps dying cannot be asked to hand over. */
 static void look_for_another(struct keeper *k)
 {
 	struct programs *p = &k->programs;
-	struct pollfd done = { .events = POLLIN };
 	struct vault_record r;
 
 	if (p->deaths < KEEPER_DEATHS || !programs_has_another(p) || programs_rehearse(k))
 		return;
-	done.fd = p->rehearsal.sock;
-	poll(&done, 1, 2 * k->start->times.rehearsal);
+	wait_unless_stopped(k, p->rehearsal.sock, 2 * k->start->times.rehearsal);
+	if (k->stopping) {
+		programs_stop_rehearsal(k);
+		return;
+	}
 	programs_rehearsed(k, &r);
 	p->probation = !r.outcome.status;
 	p->deaths = 0;
@@ -359,15 +322,18 @@ static void prepare_next(struct keeper *k)
 		p->probation = true;
 		return;
 	}
+	if (!k->failed)
+		k->failed = WIRE_SERVER_DIED;
 	if (p->probation)
-		fall_back(k);
+		upgrade_fall_back(k);
 	else
 		p->deaths = has_lasted(k) ? 0 : p->deaths + 1;
 	if (has_lasted(k))
 		k->pause_ms = 0;
 	else
 		pause_before_next(k);
-	look_for_another(k);
+	if (!k->stopping)
+		look_for_another(k);
 }
 
 static int keep(struct keeper *k)

@@ -47,7 +47,7 @@ struct keeper_times {
 /* A successor reads no records while it waits for the driver to notice the death. */
 #define KEEPER_SEND_S 90
 
-/* From the end of a dying server's connection until it is dead; else it is not dying. */
+/* Where /proc does not say it: whoever is not dead so long after it has hung up is not dying. */
 #define KEEPER_DYING_MS 10000
 
 /* Exit statuses of a server, beside 0 (it was told to stop) and EXIT_FAILURE. */

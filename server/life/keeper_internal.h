@@ -35,7 +35,8 @@ struct keeper {
 	long long live_at;    /* 0: not yet */
 	bool live;	      /* some server has been */
 	bool leaving;	      /* it has handed over */
-	bool fell_back;	      /* for the next that is live to tell */
+	bool killed;	      /* by us: it was not live in time */
+	enum wire_reason failed; /* an upgrade, for the next that is live to tell; WIRE_OK: none */
 	bool stale;	      /* records are missing: a successor would serve wrong memory */
 	unsigned int device;
 	bool stopping;
@@ -44,6 +45,8 @@ struct keeper {
 };
 
 long long keeper_now_ms(void);
+/* To the server, if there is one. */
+void keeper_signal(const struct keeper *k, int signal);
 
 /* ---- keeper_spare.c ---- */
 
@@ -74,7 +77,26 @@ int programs_rehearse(struct keeper *k);
 void programs_rehearsed(struct keeper *k, struct vault_record *ret);
 void programs_stop_rehearsal(struct keeper *k);
 
+/* Has the program that was tried last been found good, and not served yet? */
+bool programs_may_serve(const struct programs *p);
+
 /* Is another program installed than the one that keeps dying? */
 bool programs_has_another(const struct programs *p);
+
+/* ---- keeper_upgrade.c ---- */
+
+/* The server has asked; what was tried has an outcome. */
+void upgrade_try(struct keeper *k);
+void upgrade_tried(struct keeper *k);
+
+/* What was tried serves, and has died: the program that worked is the next. */
+void upgrade_fall_back(struct keeper *k);
+
+/* To a server that is live: an upgrade has failed before it was. */
+void upgrade_tell_failure(struct keeper *k);
+
+/* Milliseconds that who is on probation has left to become live or to have lasted; -1: nobody. */
+int upgrade_deadline(const struct keeper *k);
+void upgrade_keep_deadline(struct keeper *k);
 
 #endif

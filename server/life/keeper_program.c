@@ -69,6 +69,11 @@ bool programs_has_another(const struct programs *p)
 	       (installed.st_ino != good.st_ino || installed.st_dev != good.st_dev);
 }
 
+bool programs_may_serve(const struct programs *p)
+{
+	return p->next >= 0 && !p->probation && !p->rehearsal.pid;
+}
+
 /* ---- rehearsals: the process that looks after one ---- */
 
 struct outcome {

@@ -3,6 +3,7 @@
 #include "vault.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -43,10 +44,24 @@ int vault_receive(int sock, struct vault_message *ret, int *ret_fd)
 	return len < 0 ? (int)len : -EPROTO;
 }
 
+/* The keeper sees the end of the connection, and that we are alive, and hangs up. */
+static void await_its_end(int fd)
+{
+	char byte;
+	ssize_t n = 0;
+
+	if (fd < 0 || shutdown(fd, SHUT_WR) < 0)
+		return;
+	do
+		n = recv(fd, &byte, 1, 0);
+	while (n > 0 || (n < 0 && errno == EINTR));
+}
+
 void vault_lose(struct vault *v, int err)
 {
 	log_error(err, "the keeper of this server is gone: nobody will replace the server if it "
 		       "dies (ublkzc recover then does it by hand)");
+	await_its_end(v->fd);
 	vault_close(v);
 	v->lost = true;
 }
@@ -106,9 +121,9 @@ int vault_hear(struct vault *v, struct vault_record *ret)
 
 	if (fd >= 0)
 		close(fd);
-	if (got == 1 && m.op == VAULT_OUTCOME) {
+	if (got == 1 && (m.op == VAULT_TRIED || m.op == VAULT_OUTCOME)) {
 		*ret = m.record;
-		return 1;
+		return (int)m.op;
 	}
 	if (!v->lost)
 		vault_lose(v, got < 0 ? got : -EPIPE);

@@ -21,7 +21,7 @@
 /* Of the records: a keeper starts a successor of another program version only
  * if that understands them. */
 #ifndef VAULT_VERSION /* tests build a program of another version: tests/faults */
-#define VAULT_VERSION 3
+#define VAULT_VERSION 4
 #endif
 
 enum vault_kind {
@@ -104,9 +104,11 @@ enum vault_op {
 	VAULT_TRY,
 	/* The server, before it ends: what was tried is to be its successor. */
 	VAULT_LEAVE,
+	/* The keeper, in record.outcome: what came of TRY. */
+	VAULT_TRIED,
 	/*
-	 * The keeper: what came of it, in record.outcome; once after TRY and, when that was
-	 * good, once more to whoever serves then.
+	 * The keeper, in record.outcome, to whoever serves then: what came of an upgrade that was
+	 * begun, be it that the server died first.
 	 */
 	VAULT_OUTCOME,
 };
@@ -128,7 +130,10 @@ struct vault {
 /* Record @r and, unless -1, @fd (borrowed).  A record without an id gets one. */
 void vault_put(struct vault *v, struct vault_record *r, int fd);
 
-/* Go on without the keeper, because of @err, and say so. */
+/*
+ * Go on without the keeper, because of @err, and say so.  Not before it knows that, or is dead: one
+ * that lacks a record must not start a successor.
+ */
 void vault_lose(struct vault *v, int err);
 
 void vault_drop(struct vault *v, uint64_t id);
@@ -140,7 +145,7 @@ void vault_ready(struct vault *v, unsigned int number);
 void vault_try(struct vault *v);
 void vault_leave(struct vault *v);
 
-/* What the keeper says: 1 with the outcome of an upgrade, 0 when it is gone. */
+/* What the keeper says: VAULT_TRIED or VAULT_OUTCOME with the outcome; 0 when it is gone. */
 int vault_hear(struct vault *v, struct vault_record *ret);
 
 /*

@@ -509,6 +509,7 @@ void listener_run(struct listener *l)
 
 void listener_close(struct listener *l)
 {
+	listener_upgraded(l, -ESHUTDOWN, WIRE_STOPPING);
 	while (l->first)
 		free_client(l, l->first);
 	attach_close(&l->attachments);

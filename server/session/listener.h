@@ -93,6 +93,9 @@ struct account *listener_restore_use(struct client *c);
 /* The device has resumed: look at shared memory as the predecessor did. */
 void listener_resume(struct listener *l);
 
+/* Has somebody asked for an upgrade, perhaps a predecessor, and is not answered yet? */
+bool listener_awaits_upgrade(const struct listener *l);
+
 /* The answer to everybody who asked for an upgrade. */
 void listener_upgraded(struct listener *l, int status, enum wire_reason reason);
 

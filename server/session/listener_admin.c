@@ -147,6 +147,15 @@ static void upgrade(struct listener *l, struct client *c, const struct wire_requ
 		listener_await_upgrade(c, req->seq);
 }
 
+bool listener_awaits_upgrade(const struct listener *l)
+{
+	const struct client *c = l->first;
+
+	while (c && (!c->upgrade_asked || c->closing))
+		c = c->next;
+	return c;
+}
+
 void listener_upgraded(struct listener *l, int status, enum wire_reason reason)
 {
 	for (struct client *c = l->first; c; c = c->next) {
@@ -155,6 +164,7 @@ void listener_upgraded(struct listener *l, int status, enum wire_reason reason)
 		if (!c->upgrade_asked)
 			continue;
 		c->upgrade_asked = false;
+		listener_answered(l, c);
 		wire_reply_init(&reply, WIRE_UPGRADE, c->upgrade_seq);
 		reply.status = status;
 		reply.reason = (uint16_t)reason;

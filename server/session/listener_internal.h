@@ -29,6 +29,7 @@ struct client {
 	bool attaching;	    /* ATTACH is not answered, and no successor would */
 	bool upgrade_asked; /* UPGRADE is not answered */
 	uint32_t upgrade_seq;
+	bool asks_noted; /* the vault knows of what is not answered */
 	struct user *user;
 	struct account account; /* pays for what ADD brings */
 	unsigned int nr_buffers;
@@ -57,6 +58,9 @@ struct client *listener_new_client(struct listener *l, int fd, const struct ucre
 
 /* Tell the vault of @c, and of @fd unless it is -1. */
 void listener_note(struct listener *l, struct client *c, int fd);
+
+/* What @c had asked is answered, by no successor as well. */
+void listener_answered(struct listener *l, struct client *c);
 
 /* Watch @fd for input; @what comes back from epoll. */
 int listener_watch(struct listener *l, int fd, void *what);

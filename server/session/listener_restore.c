@@ -37,6 +37,13 @@ void listener_note(struct listener *l, struct client *c, int fd)
 
 	vault_put(l->vault, &r, fd);
 	c->id = r.id;
+	c->asks_noted = r.client.asks;
+}
+
+void listener_answered(struct listener *l, struct client *c)
+{
+	if (c->asks_noted)
+		listener_note(l, c, -1);
 }
 
 struct client *listener_find(const struct listener *l, uint64_t id)
@@ -65,6 +72,7 @@ static int restore_client(struct listener *l, const struct vault_record *r, int 
 	c->may_write = r->client.may_write;
 	c->scan_asked = r->client.asks == WIRE_SCAN;
 	c->scan_seq = r->client.seq;
+	c->asks_noted = r->client.asks;
 	if (r->client.asks == WIRE_UPGRADE)
 		listener_await_upgrade(c, r->client.seq);
 	return 0;

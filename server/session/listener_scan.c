@@ -14,6 +14,7 @@ static void scanned(struct scan *s, void *arg)
 	if (!c->scan_asked)
 		return;
 	c->scan_asked = false;
+	listener_answered(c->listener, c);
 	wire_reply_init(&reply, WIRE_SCAN, c->scan_seq);
 	reply.index = s->nr;
 	reply.max_bytes = scan_bytes(s);

@@ -303,11 +303,11 @@ static void root_alone_stops_and_upgrades(void **state)
 
 /* ---- the server ---- */
 
-static void keeper_says(int status, enum wire_reason reason)
+static void keeper_says(enum vault_op op, int status, enum wire_reason reason)
 {
 	struct vault_record r = { .outcome = { .status = status, .reason = reason } };
 
-	assert_int_equal(vault_send(keeper, VAULT_OUTCOME, &r, -1), 0);
+	assert_int_equal(vault_send(keeper, op, &r, -1), 0);
 	handover_hear(&d);
 }
 
@@ -340,7 +340,7 @@ static void what_does_not_work_is_not_handed_over_to(void **state)
 	(void)state;
 	hears_nothing(fd);
 	assert_int_equal(keeper_hears_last(), VAULT_TRY);
-	keeper_says(-EBADMSG, WIRE_OTHER_STATE);
+	keeper_says(VAULT_TRIED, -EBADMSG, WIRE_OTHER_STATE);
 	assert_int_equal(hear(fd).reason, WIRE_OTHER_STATE);
 	handover_go_on(&d); /* and does not end */
 	assert_false(d.buffers.paused);
@@ -362,13 +362,109 @@ static void one_upgrade_at_a_time(void **state)
 	close(second);
 }
 
+/* A successor on probation: who asked its predecessor, and who asks now. */
+static void a_second_upgrade_does_not_answer_the_first(void **state)
+{
+	int first = ask_for_upgrade();
+	int second;
+
+	(void)state;
+	d.handover.state = HANDOVER_NONE; /* as in the successor */
+	second = ask_for_upgrade();
+	assert_int_equal(hear(second).reason, WIRE_UPGRADING);
+	hears_nothing(first);
+	keeper_says(VAULT_OUTCOME, 0, WIRE_OK);
+	assert_int_equal(hear(first).status, 0);
+	hears_nothing(second);
+	close(first);
+	close(second);
+}
+
+/* Who began it has gone; another asks when it ends, before its program has been tried. */
+static void the_end_of_another_upgrade_is_no_leave_to_end(void **state)
+{
+	int fd = ask_for_upgrade();
+
+	(void)state;
+	keeper_says(VAULT_OUTCOME, 0, WIRE_OK);
+	assert_int_equal(d.handover.state, HANDOVER_TRYING);
+	keeper_says(VAULT_OUTCOME, -ENOEXEC, WIRE_PROGRAM_DIED);
+	assert_int_equal(d.handover.state, HANDOVER_TRYING);
+	hears_nothing(fd);
+	keeper_says(VAULT_TRIED, -EBUSY, WIRE_UPGRADING);
+	assert_int_equal(hear(fd).reason, WIRE_UPGRADING);
+	keeper_says(VAULT_TRIED, 0, WIRE_OK); /* of nothing */
+	assert_int_equal(d.handover.state, HANDOVER_NONE);
+	close(fd);
+}
+
+/* Not only by hearing of it: something could not be told to the keeper. */
+static void a_keeper_that_is_lost_meanwhile_ends_it(void **state)
+{
+	int fd = ask_for_upgrade();
+
+	(void)state;
+	shutdown(keeper, SHUT_RDWR);
+	vault_drop(&vault, 5);
+	handover_go_on(&d);
+	assert_int_equal(hear(fd).reason, WIRE_NO_KEEPER);
+	assert_int_equal(d.handover.state, HANDOVER_NONE);
+	assert_int_equal(shown.keeper, 0);
+	close(fd);
+}
+
+/* A successor is asked for the outcome too, which its keeper cannot tell any more. */
+static void a_keeper_that_is_lost_tells_no_outcome(void **state)
+{
+	int fd = ask_for_upgrade();
+
+	(void)state;
+	d.handover.state = HANDOVER_NONE; /* as in a successor */
+	shutdown(keeper, SHUT_RDWR);
+	handover_hear(&d);
+	handover_go_on(&d);
+	assert_int_equal(hear(fd).reason, WIRE_NO_KEEPER);
+	close(fd);
+}
+
+static void a_device_that_is_removed_is_not_upgraded(void **state)
+{
+	int fd = ask_for_upgrade();
+
+	(void)state;
+	listener_close(&before);
+	assert_int_equal(hear(fd).reason, WIRE_STOPPING);
+	close(fd);
+}
+
+/* What a successor has answered, the next one does not answer again. */
+static void who_has_been_answered_is_not_asking(void **state)
+{
+	int fd = ask_for_upgrade();
+	struct vault_message m;
+	int kept;
+
+	(void)state;
+	succeed();
+	assert_true(listener_awaits_upgrade(&after));
+	listener_upgraded(&after, 0, WIRE_OK);
+	assert_int_equal(hear(fd).status, 0);
+	assert_false(listener_awaits_upgrade(&after));
+	do
+		assert_int_equal(vault_receive(keeper, &m, &kept), 1);
+	while (m.op != VAULT_PUT || m.record.kind != VAULT_CLIENT);
+	assert_int_equal(m.record.client.asks, 0);
+	listener_close(&after);
+	close(fd);
+}
+
 static void a_driver_that_does_not_answer_is_not_left(void **state)
 {
 	int fd = ask_for_upgrade();
 
 	(void)state;
 	d.buffers.registering = 1;
-	keeper_says(0, WIRE_OK);
+	keeper_says(VAULT_TRIED, 0, WIRE_OK);
 	assert_true(d.buffers.paused);
 	handover_go_on(&d);
 	hears_nothing(fd);
@@ -388,9 +484,10 @@ static void without_a_keeper_it_stays(void **state)
 
 	(void)state;
 	d.buffers.unregistering = 1;
-	keeper_says(0, WIRE_OK);
+	keeper_says(VAULT_TRIED, 0, WIRE_OK);
 	shutdown(keeper, SHUT_RDWR);
 	handover_hear(&d);
+	handover_go_on(&d);
 	assert_int_equal(hear(fd).reason, WIRE_NO_KEEPER);
 	assert_int_equal(shown.keeper, 0);
 	assert_false(d.buffers.paused);
@@ -409,7 +506,7 @@ static void when_the_driver_has_answered_it_ends(void **state)
 
 	(void)state;
 	d.buffers.unregistering = 1;
-	keeper_says(0, WIRE_OK);
+	keeper_says(VAULT_TRIED, 0, WIRE_OK);
 	handover_go_on(&d);
 	d.buffers.unregistering = 0;
 	pid = fork();
@@ -438,6 +535,12 @@ int main(void)
 		T(root_alone_stops_and_upgrades),
 		T(what_does_not_work_is_not_handed_over_to),
 		T(one_upgrade_at_a_time),
+		T(a_second_upgrade_does_not_answer_the_first),
+		T(the_end_of_another_upgrade_is_no_leave_to_end),
+		T(a_keeper_that_is_lost_meanwhile_ends_it),
+		T(a_keeper_that_is_lost_tells_no_outcome),
+		T(a_device_that_is_removed_is_not_upgraded),
+		T(who_has_been_answered_is_not_asking),
 		T(a_driver_that_does_not_answer_is_not_left),
 		T(without_a_keeper_it_stays),
 		T(when_the_driver_has_answered_it_ends),

@@ -118,6 +118,16 @@ static int goes_on_alone_and_dies(struct vault *v, void *arg)
 	return 0;
 }
 
+/* It had given up its keeper before: what that has is not all there is, either. */
+static int gives_up_and_dies(struct vault *v, void *arg)
+{
+	(void)arg;
+	vault_ready(v, 9);
+	vault_lose(v, -ENOBUFS);
+	die();
+	return 0;
+}
+
 /* ---- successors ---- */
 
 static void note_records(struct vault *v)
@@ -248,6 +258,13 @@ static void incomplete_records_are_not_inherited(void **state)
 	assert_true(diary_says("ready 9;"));
 }
 
+static void a_server_goes_on_alone_when_its_keeper_knows(void **state)
+{
+	(void)state;
+	assert_int_equal(status_of(start_keeper(gives_up_and_dies, "records", "")), EXIT_FAILURE);
+	assert_true(diary_says("ready 9;"));
+}
+
 static void a_device_that_is_gone_ends_it(void **state)
 {
 	(void)state;
@@ -333,6 +350,7 @@ int main(int argc, char **argv)
 		T(what_was_said_before_death_is_inherited),
 		T(a_server_that_never_was_live_has_no_successor),
 		T(incomplete_records_are_not_inherited),
+		T(a_server_goes_on_alone_when_its_keeper_knows),
 		T(a_device_that_is_gone_ends_it),
 		T(successors_that_die_are_replaced),
 		T(a_signal_stops_both),

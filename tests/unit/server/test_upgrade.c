@@ -68,11 +68,12 @@ static unsigned int count_in_diary(const char *word)
 
 /* ---- what all servers do ---- */
 
-static void note_outcome(const struct vault_record *r)
+static void note_outcome(int op, const struct vault_record *r)
 {
 	char line[64];
 
-	snprintf(line, sizeof(line), "told %d %s", r->outcome.status,
+	snprintf(line, sizeof(line), "%s %d %s", op == VAULT_TRIED ? "tried" : "told",
+		 r->outcome.status,
 		 r->outcome.reason == WIRE_OK		     ? "ok"
 		 : r->outcome.reason == WIRE_PROGRAM_DIED    ? "died"
 		 : r->outcome.reason == WIRE_PROGRAM_FAILS   ? "fails"
@@ -81,6 +82,8 @@ static void note_outcome(const struct vault_record *r)
 		 : r->outcome.reason == WIRE_OTHER_RECORDS   ? "records"
 		 : r->outcome.reason == WIRE_OTHER_STATE     ? "state"
 		 : r->outcome.reason == WIRE_OTHER_OPTIONS   ? "options"
+		 : r->outcome.reason == WIRE_UPGRADING	     ? "upgrading"
+		 : r->outcome.reason == WIRE_SERVER_DIED     ? "server"
 							     : "?");
 	write_diary(line);
 }
@@ -88,25 +91,53 @@ static void note_outcome(const struct vault_record *r)
 static int ask_and_leave(struct vault *v)
 {
 	struct vault_record r;
+	int op;
 
 	vault_try(v);
-	if (!vault_hear(v, &r))
+	op = vault_hear(v, &r);
+	if (!op)
 		return EXIT_FAILURE;
-	note_outcome(&r);
+	note_outcome(op, &r);
 	if (!r.outcome.status)
 		vault_leave(v);
 	return 0; /* which is the end of it all unless it left */
 }
 
-/* Live, with a record; asks for an upgrade and leaves if it can. */
-static int is_upgraded(struct vault *v, void *arg)
+static void be_live_with_a_record(struct vault *v)
 {
 	struct vault_record r = { .kind = VAULT_USE, .use = { .seq = 5 } };
 
-	(void)arg;
 	vault_put(v, &r, -1);
 	vault_ready(v, 9);
+}
+
+/* Asks for an upgrade and leaves if it can. */
+static int is_upgraded(struct vault *v, void *arg)
+{
+	(void)arg;
+	be_live_with_a_record(v);
 	return ask_and_leave(v);
+}
+
+static int is_upgraded_and_dies(struct vault *v, void *arg)
+{
+	struct vault_record r;
+
+	(void)arg;
+	be_live_with_a_record(v);
+	vault_try(v);
+	note_outcome(vault_hear(v, &r), &r);
+	raise(SIGKILL);
+	return 0;
+}
+
+static int leaves_too_soon(struct vault *v, void *arg)
+{
+	(void)arg;
+	vault_ready(v, 9);
+	vault_try(v);
+	vault_leave(v);
+	return 0;
 }
 
 static int is_live_and_dies(struct vault *v, void *arg)
@@ -149,6 +180,10 @@ static int rehearse(struct vault *v, const char *what)
 		return EXIT_OTHER_OPTIONS;
 	if (strcmp(what, "slow") == 0)
 		pause();
+	if (strcmp(what, "slow-and-old-dies") == 0) {
+		write_diary("rehearses");
+		pause();
+	}
 	if (strcmp(what, "says-nothing") == 0)
 		return 0;
 	if (strcmp(what, "no-records") != 0 && count_records(v) != 1)
@@ -161,10 +196,11 @@ static int rehearse(struct vault *v, const char *what)
 static int serve_until_told(struct vault *v)
 {
 	struct vault_record r;
+	int op = vault_hear(v, &r);
 
-	if (!vault_hear(v, &r))
+	if (!op)
 		return EXIT_FAILURE;
-	note_outcome(&r);
+	note_outcome(op, &r);
 	return 0;
 }
 
@@ -179,6 +215,10 @@ static int new_serves(struct vault *v, const char *what)
 		pause();
 	count_records(v);
 	vault_ready(v, 9);
+	if (strcmp(what, "is-asked-too") == 0) {
+		ask_and_leave(v);
+		return serve_until_told(v);
+	}
 	if (strcmp(what, "dies-soon") == 0) {
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 		raise(SIGKILL);
@@ -205,7 +245,7 @@ static int program(int argc, char **argv)
 	if (is_new())
 		return new_serves(&v, what);
 	write_diary("old");
-	if (strcmp(what, "no-records") == 0) {
+	if (strcmp(what, "no-records") == 0 || strcmp(what, "slow-and-old-dies") == 0) {
 		vault_ready(&v, 9);
 		raise(SIGKILL);
 	}
@@ -226,7 +266,7 @@ static void ready(unsigned int device, void *arg)
 	write_diary("ready");
 }
 
-static int upgrade(int (*serve)(struct vault *v, void *arg), const char *what)
+static pid_t begin(int (*serve)(struct vault *v, void *arg), const char *what)
 {
 	char *argv[] = { diary, installed, (char *)what };
 	struct keeper_start start = {
@@ -237,23 +277,38 @@ static int upgrade(int (*serve)(struct vault *v, void *arg), const char *what)
 		.times = { .rehearsal = 30000, .start = 30000, .probation = 300 },
 		.program = installed,
 	};
-	int status = -1;
 	pid_t pid;
 
 	if (strcmp(what, "slow") == 0)
 		start.times.rehearsal = 1000;
+	if (strcmp(what, "slow-and-old-dies") == 0)
+		start.times.rehearsal = 1000000; /* nobody waits for that */
 	if (strcmp(what, "hangs") == 0)
 		start.times.start = 4000;
 	if (strcmp(what, "dies-soon") == 0)
 		start.times.probation = 60000; /* however busy the machine is */
+	if (strcmp(what, "is-asked-too") == 0)
+		start.times.probation = 3000;
 	pid = fork();
 	if (pid == 0) {
 		log_init("test", LOG_ERROR);
 		_exit(keeper_run(&start));
 	}
+	return pid;
+}
+
+static int status_of(pid_t pid)
+{
+	int status = -1;
+
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status));
 	return WEXITSTATUS(status);
+}
+
+static int upgrade(int (*serve)(struct vault *v, void *arg), const char *what)
+{
+	return status_of(begin(serve, what));
 }
 
 static void copy(const char *from, const char *to)
@@ -296,7 +351,7 @@ static void the_new_program_serves(void **state)
 {
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "works"), 0);
-	expect_diary("ready;told 0 ok;new;told 0 ok;");
+	expect_diary("ready;tried 0 ok;new;told 0 ok;");
 }
 
 /* What does not pass the rehearsal never serves. */
@@ -305,7 +360,7 @@ static void is_refused(const char *what, const char *why)
 	char want[64];
 
 	assert_int_equal(upgrade(is_upgraded, what), 0);
-	snprintf(want, sizeof(want), "ready;told %s;", why);
+	snprintf(want, sizeof(want), "ready;tried %s;", why);
 	expect_diary(want);
 	unlink(diary);
 }
@@ -353,7 +408,7 @@ static void one_that_dies_at_once_gives_way_to_the_old(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "dies-at-once"), 0);
-	snprintf(want, sizeof(want), "ready;told 0 ok;new;old;told %d died;", -ENOEXEC);
+	snprintf(want, sizeof(want), "ready;tried 0 ok;new;old;told %d died;", -ENOEXEC);
 	expect_diary(want);
 }
 
@@ -363,7 +418,7 @@ static void one_that_dies_soon_gives_way_to_the_old(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "dies-soon"), 0);
-	snprintf(want, sizeof(want), "ready;told 0 ok;new;old;told %d died;", -ENOEXEC);
+	snprintf(want, sizeof(want), "ready;tried 0 ok;new;old;told %d died;", -ENOEXEC);
 	expect_diary(want);
 }
 
@@ -378,7 +433,7 @@ static void one_that_dies_each_time_is_not_taken_for_the_better_one(void **state
 	n = snprintf(want, sizeof(want), "ready;");
 	for (unsigned int i = 0; i <= KEEPER_DEATHS; i++)
 		n += snprintf(want + n, sizeof(want) - (size_t)n,
-			      "told 0 ok;new;old;told %d died;", -ENOEXEC);
+			      "tried 0 ok;new;old;told %d died;", -ENOEXEC);
 	expect_diary(want);
 }
 
@@ -388,7 +443,7 @@ static void one_that_hangs_gives_way_to_the_old(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "hangs"), 0);
-	snprintf(want, sizeof(want), "ready;told 0 ok;new;old;told %d died;", -ENOEXEC);
+	snprintf(want, sizeof(want), "ready;tried 0 ok;new;old;told %d died;", -ENOEXEC);
 	expect_diary(want);
 }
 
@@ -399,7 +454,7 @@ static void one_that_has_proved_itself_comes_back(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "dies-later"), 0);
-	expect_diary("ready;told 0 ok;new;told 0 ok;new;");
+	expect_diary("ready;tried 0 ok;new;told 0 ok;new;");
 	fd = creat(installed, 0700); /* for the teardown */
 	close(fd);
 }
@@ -410,6 +465,48 @@ static void a_program_that_keeps_dying_gives_way_to_the_installed(void **state)
 	(void)state;
 	assert_int_equal(upgrade(is_live_and_dies, "no-records"), 0);
 	expect_diary("ready;old;old;new;");
+}
+
+/* One at a time; and who asked for the first hears of its end all the same. */
+static void a_second_upgrade_on_probation_is_refused(void **state)
+{
+	char want[96];
+
+	(void)state;
+	assert_int_equal(upgrade(is_upgraded, "is-asked-too"), 0);
+	snprintf(want, sizeof(want), "ready;tried 0 ok;new;tried %d upgrading;told 0 ok;", -EBUSY);
+	expect_diary(want);
+}
+
+/* Who asked may be among its clients, and waits. */
+static void a_server_that_dies_before_it_leaves_is_told_of(void **state)
+{
+	char want[64];
+
+	(void)state;
+	assert_int_equal(upgrade(is_upgraded_and_dies, "works"), 0);
+	snprintf(want, sizeof(want), "ready;tried 0 ok;old;told %d server;", -EOWNERDEAD);
+	expect_diary(want);
+}
+
+static void nobody_leaves_for_what_is_still_being_tried(void **state)
+{
+	(void)state;
+	assert_int_equal(upgrade(leaves_too_soon, "slow"), 0);
+	expect_diary("ready;");
+}
+
+static void a_keeper_that_tries_a_program_can_be_stopped(void **state)
+{
+	struct timespec pause = { .tv_nsec = 10000000 };
+	pid_t keeper = begin(is_live_and_dies, "slow-and-old-dies");
+
+	(void)state;
+	while (!count_in_diary("rehearses") && kill(keeper, 0) == 0)
+		nanosleep(&pause, NULL);
+	kill(keeper, SIGTERM);
+	assert_int_equal(status_of(keeper), EXIT_FAILURE);
+	expect_diary("ready;old;old;rehearses;");
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -426,6 +523,10 @@ int main(int argc, char **argv)
 		T(one_that_hangs_gives_way_to_the_old),
 		T(one_that_has_proved_itself_comes_back),
 		T(a_program_that_keeps_dying_gives_way_to_the_installed),
+		T(a_second_upgrade_on_probation_is_refused),
+		T(a_server_that_dies_before_it_leaves_is_told_of),
+		T(nobody_leaves_for_what_is_still_being_tried),
+		T(a_keeper_that_tries_a_program_can_be_stopped),
 	};
 
 	if (argc > 6 && (strcmp(argv[1], "take-over") == 0 || strcmp(argv[1], "rehearse") == 0))

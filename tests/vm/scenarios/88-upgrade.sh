@@ -108,8 +108,17 @@ comes_back "after a second"
 # And the installed program is used when it works.
 install_program "$UBLKZC"
 before=$(recoveries)
-upgrade || fail "an upgrade after all that: $(cat "/run/ublkzc/ublkb$ID.log")"
+upgrade 2>"$SCRATCH/first" &
+first=$!
+refused=0
+while kill -0 $first 2>/dev/null; do # others who ask meanwhile
+    if upgrade 2>"$SCRATCH/err"; then break; fi
+    grep -q "another upgrade is not over yet" "$SCRATCH/err" || fail "another says: $(cat "$SCRATCH/err")"
+    refused=$((refused + 1))
+done
+wait $first || fail "an upgrade after all that, and others meanwhile: $(cat "$SCRATCH/first" "/run/ublkzc/ublkb$ID.log")"
 recovered "$before" || fail "no other server"
+echo "  $refused that were asked for meanwhile were refused"
 serves "after an upgrade after all that"
 [ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"
 
