@@ -272,17 +272,28 @@ static void a_device_that_is_gone_ends_it(void **state)
 	assert_true(diary_says("ready 9;gone;"));
 }
 
+static long long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+/* And ever more slowly. */
 static void successors_that_die_are_replaced(void **state)
 {
 	char lives[] = "/tmp/test_keeper.XXXXXX";
+	long long before = now_ms();
 	int fd = mkstemp(lives);
 
 	(void)state;
-	assert_int_equal(write(fd, "ll", 2), 2);
+	assert_int_equal(write(fd, "lll", 3), 3);
 	close(fd);
 	assert_int_equal(status_of(start_keeper(is_live_and_dies, "wear", lives)), 0);
 	unlink(lives);
-	assert_true(diary_says("ready 9;successor;successor;successor;"));
+	assert_true(diary_says("ready 9;successor;successor;successor;successor;"));
+	assert_true(now_ms() - before >= (1 + 2 + 4 + 8) * KEEPER_PAUSE_MIN_MS - 1);
 }
 
 static void a_signal_stops_both(void **state)

@@ -552,6 +552,60 @@ static void a_close_that_takes_long_holds_up_nobody(void **state)
 	close(other);
 }
 
+struct long_look {
+	struct worker_job job; /* first */
+	int until;	       /* somebody closes the other end */
+};
+
+static void look_for_long(struct worker_job *job)
+{
+	char byte;
+
+	while (read(((struct long_look *)job)->until, &byte, 1) > 0)
+		;
+}
+
+/* What asks for a look at memory waits for it; nobody else does, not even its own client. */
+static void a_look_that_takes_long_holds_up_nobody(void **state)
+{
+	const enum wire_type looks[] = { WIRE_SCAN, WIRE_ADD };
+	const uint64_t len = 64UL << 20; /* no look at a little memory takes long */
+	int mem = memfd_create("much", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = greeted();
+
+	(void)state;
+	assert_int_equal(ftruncate(mem, (off_t)len), 0);
+	assert_int_equal(fcntl(mem, F_ADD_SEALS, SEALED), 0);
+	b.max_bytes = l.limits.max_client_bytes = l.limits.max_user_bytes = len;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct long_look *look = calloc(1, sizeof(*look));
+		struct wire_request req;
+		struct wire_reply reply;
+		int ends[2];
+
+		assert_int_equal(pipe(ends), 0);
+		*look = (struct long_look){ { .run = look_for_long }, ends[0] };
+		assert_int_equal(worker_start(geteuid(), WORKER_LOOK, &look->job), 0);
+		wire_request_init(&req, looks[i], 1);
+		req.length = looks[i] == WIRE_ADD ? len : 0;
+		assert_int_equal(
+			wire_send(fd, &req, sizeof(req), looks[i] == WIRE_ADD ? mem : -1), 0);
+		listener_run(&l);
+		wire_request_init(&req, WIRE_PING, 2);
+		assert_int_equal(wire_send(fd, &req, sizeof(req), -1), 0);
+		listener_run(&l);
+		assert_int_equal(recv(fd, &reply, sizeof(reply), 0), sizeof(reply));
+		assert_int_equal(reply.type, WIRE_PING);
+		assert_int_equal(recv(fd, &reply, sizeof(reply), 0), -1);
+		close(ends[1]);
+		assert_int_equal(receive(fd, &reply), 0);
+		assert_int_equal(reply.type, looks[i]);
+		close(ends[0]);
+	}
+	close(fd);
+	close(mem);
+}
+
 /* The kernel has no such pages set aside on this machine, or they are registered. */
 static void huge_pages_that_are_not_there_are_refused(void **state)
 {
@@ -1059,6 +1113,7 @@ int main(void)
 		T(what_is_no_good_memory_is_refused),
 		T(ended_connections_are_closed_whatever_their_kind),
 		T(a_close_that_takes_long_holds_up_nobody),
+		T(a_look_that_takes_long_holds_up_nobody),
 		T(huge_pages_that_are_not_there_are_refused),
 		T(memory_for_writing_to_the_device_wants_a_proof_for_writing),
 		T(budgets_of_a_client_hold),

@@ -67,6 +67,13 @@ expect("ADD before HELLO", request(2, fds=[good]), 4)
 expect("a short message", request(1, fds=[good], size=20), 1)
 expect("a wrong magic", request(1, fds=[good], magic=1), 1)
 
+# What one client may register unless the administrator says otherwise: half of the memory, so
+# that nobody can have all that the device may have, three quarters.
+with open("/proc/meminfo", encoding="ascii") as f:
+    memory = int(f.readline().split()[1]) << 10
+may = struct.unpack_from("<Q", request(1, fds=[good]).recv(64), 32)[0]
+assert memory // 2 - (1 << 20) <= may <= memory // 2, (memory, may)
+
 def add(fd, length, reason, what):
     s = request(1, fds=[good])
     got = answer(s)
