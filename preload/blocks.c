@@ -128,7 +128,7 @@ void *block_alloc(size_t size, size_t align, bool zero)
 		stat_add(STAT_ODD_ALIGNMENT, 1);
 		return NULL;
 	}
-	if (!blocks_lock()) {
+	if (!blocks_lock_patiently()) {
 		stat_add(STAT_BUSY, 1);
 		return NULL;
 	}
@@ -164,7 +164,7 @@ void *block_alloc_growing(size_t size)
 	struct taken t = { .clean = false };
 	bool done;
 
-	if (size > ARENA_SIZE_MAX / 2 || !blocks_lock())
+	if (size > ARENA_SIZE_MAX / 2 || !blocks_lock_patiently())
 		return NULL;
 	done = take_growing(size + size / 2, &t);
 	blocks_unlock();
@@ -234,7 +234,7 @@ bool block_resize(void *p, size_t size)
 		return size <= have && size > have / 2;
 	if (granules_for(size) * ARENA_GRANULE == have)
 		return true;
-	if (!blocks_lock())
+	if (!blocks_lock_patiently())
 		return size <= have; /* it stays as long as it was */
 	if (!a->torn && blocks_restore(a, at, a->granules[at].len))
 		done = resize_run(a, at, have, size);

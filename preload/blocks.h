@@ -72,6 +72,7 @@ void blocks_altered(const void *addr, size_t len);
 
 /* lock_take(), and what others left to do meanwhile; as much again at the end. */
 bool blocks_lock(void);
+bool blocks_lock_patiently(void); /* lock_take_patiently() */
 bool blocks_lock_within(int ms);
 void blocks_unlock(void);
 

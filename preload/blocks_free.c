@@ -78,6 +78,14 @@ bool blocks_lock(void)
 	return true;
 }
 
+bool blocks_lock_patiently(void)
+{
+	if (!lock_take_patiently())
+		return false;
+	blocks_catch_up();
+	return true;
+}
+
 bool blocks_lock_within(int ms)
 {
 	if (!lock_take_within(ms))

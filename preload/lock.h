@@ -20,6 +20,10 @@
  * interrupts. */
 bool lock_take(void);
 
+/* For an allocation: what libc gives instead is copied for good.  So a holder that only waits for
+ * a processor, or in the kernel, is waited for as one waits for libc's own locks. */
+bool lock_take_patiently(void);
+
 /* For callers that may wait, such as an open: tries for up to @ms milliseconds. */
 bool lock_take_within(int ms);
 

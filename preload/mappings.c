@@ -103,7 +103,7 @@ static char *new_region(const struct region_wish *wish)
 	struct arena *a;
 	char *base;
 
-	if (!shim_mark_owner() || shim.owner != sys_getpid() || !blocks_lock())
+	if (!shim_mark_owner() || shim.owner != sys_getpid() || !blocks_lock_patiently())
 		return NULL;
 	a = region_new(wish);
 	base = a ? a->base : NULL;
