@@ -21,7 +21,7 @@ static const struct {
 	{ STAT_TOO_BIG, "allocations not captured: over 4 GiB" },
 	{ STAT_ODD_ALIGNMENT, "allocations not captured: aligned to more than 2 MiB" },
 	{ STAT_NO_ARENA, "allocations not captured: no memfd, no address space, RLIMIT_AS or "
-			 "RLIMIT_FSIZE set, or UBLKZC_MAX_MB reached" },
+			 "RLIMIT_FSIZE set, vm.overcommit_memory is 2, or UBLKZC_MAX_MB reached" },
 	{ STAT_FORKED_WITHOUT_US, "calls passed through in a child made by a system call of the program's own" },
 	{ STAT_BUSY, "allocations not captured: during a fork, or in a signal handler" },
 	{ STAT_HELD_BYTES, "bytes of captured memory existed at the end" },
@@ -117,8 +117,9 @@ static const char *why_not_captured(const struct report *r, char *text, unsigned
 	if (report_get(r, STAT_CAPTURED) || report_get(r, STAT_MAPPINGS))
 		return NULL;
 	if (report_get(r, STAT_NO_ARENA))
-		return "no memory could be shared: RLIMIT_AS or RLIMIT_FSIZE is set, memfd_create "
-		       "is forbidden, or UBLKZC_MAX_MB is reached";
+		return "no memory could be shared: RLIMIT_AS or RLIMIT_FSIZE is set, "
+		       "vm.overcommit_memory is 2, memfd_create is forbidden, or UBLKZC_MAX_MB is "
+		       "reached";
 	if (report_get(r, STAT_PROFILE_OFF))
 		word = report_get(r, STAT_MMAP_OFF) ? "malloc mmap" : "malloc";
 	else if (report_get(r, STAT_MMAP_OFF))
@@ -155,8 +156,8 @@ static const char *why_not_all(const struct report *r, char *text, unsigned int 
 		return "it maps and unmaps its buffers faster than a server could register them: "
 		       "keep them, or see UBLKZC_MMAP_BRIEF_MS";
 	if (report_get(r, STAT_NO_ARENA))
-		return "not all buffers could be captured: RLIMIT_AS or RLIMIT_FSIZE, or "
-		       "UBLKZC_MAX_MB";
+		return "not all buffers could be captured: RLIMIT_AS, RLIMIT_FSIZE, "
+		       "vm.overcommit_memory=2 or UBLKZC_MAX_MB";
 	if (r->buffered_path[0]) {
 		log_format(text, size,
 			   "%s also opened %s without O_DIRECT: what it read and wrote through "

@@ -27,6 +27,23 @@ static bool file_size_limited(void)
 	return limit.rlim_cur != RLIM64_INFINITY;
 }
 
+/*
+ * Of shared memory a page counts when it is touched, and where no more may be had that is
+ * SIGBUS; a private mapping would not have been made (vm.overcommit_memory=2).
+ */
+static bool memory_is_counted(void)
+{
+	long fd = sys_call(SYS_openat, AT_FDCWD, (long)"/proc/sys/vm/overcommit_memory",
+			   O_RDONLY | O_CLOEXEC, 0, 0, 0);
+	char mode = 0;
+
+	if (fd < 0)
+		return false;
+	sys_call(SYS_read, fd, (long)&mode, 1, 0, 0, 0);
+	sys_close((int)fd);
+	return mode == '2';
+}
+
 static long create(unsigned int huge)
 {
 	unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | huge;
@@ -69,6 +86,8 @@ int memfile_make(struct memfile *ret, size_t len, unsigned int huge)
 	/* Growing the memfd past it would raise SIGXFSZ. */
 	if (file_size_limited())
 		return -EFBIG;
+	if (memory_is_counted())
+		return -ENOMEM;
 	err = create(huge);
 	if (err < 0)
 		return (int)err;

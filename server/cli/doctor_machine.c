@@ -270,6 +270,16 @@ static void limit(struct doctor *d, int resource, const char *name, const char *
 		     "ulimit -S%s unlimited, or what set it", option);
 }
 
+static bool memory_is_counted(void)
+{
+	FILE *f = fopen("/proc/sys/vm/overcommit_memory", "re");
+	bool counted = f && getc(f) == '2';
+
+	if (f)
+		fclose(f);
+	return counted;
+}
+
 static void limits(struct doctor *d)
 {
 	unsigned int before = d->nr;
@@ -277,6 +287,11 @@ static void limits(struct doctor *d)
 
 	limit(d, RLIMIT_AS, "RLIMIT_AS", "v");
 	limit(d, RLIMIT_FSIZE, "RLIMIT_FSIZE", "f");
+	if (memory_is_counted())
+		finding_next(doctor_say(d, "limits", GRADE_BAD,
+					"vm.overcommit_memory is 2: libublkzc.so captures nothing"),
+			     "sysctl vm.overcommit_memory=0, or ublkzc attach --pid PID for what "
+			     "a program shares itself");
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur <= SHIM_MIN_NOFILE)
 		finding_next(doctor_say(d, "limits", GRADE_BAD,
 					"RLIMIT_NOFILE is %llu: libublkzc.so finds no descriptor",

@@ -198,6 +198,47 @@ static void limited_addresses(void)
 		aligned(MIB, 1);
 }
 
+/* ---- a machine that promises no more than it has ---- */
+
+static char *commit_block(size_t len)
+{
+	void *p = NULL;
+
+	return posix_memalign(&p, 4096, len) ? NULL : p;
+}
+
+static char *commit_mapping(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* What was granted is there when it is touched; what is not, is said when it is asked for. */
+static void promised_memory(void)
+{
+	char *(*const takes[])(size_t) = { commit_block, commit_mapping };
+	int fd = open("/proc/sys/vm/overcommit_memory", O_RDONLY);
+	char mode = 0;
+
+	if (fd < 0 || read(fd, &mode, 1) != 1 || mode != '2')
+		skip("vm.overcommit_memory is not 2");
+	close(fd);
+	for (int way = 0; way < 2; way++) {
+		char *granted[256];
+		int nr = 0;
+
+		while (nr < 256 && (granted[nr] = takes[way](8 * MIB)))
+			nr++;
+		CHECK(nr < 256); /* it has less than 2 GiB */
+		for (int i = 0; i < nr; i++)
+			for (size_t at = 0; at < 8 * MIB; at += 4096)
+				granted[i][at] = 1;
+		for (int i = 0; i < nr; i++)
+			way ? (void)munmap(granted[i], 8 * MIB) : free(granted[i]);
+	}
+}
+
 const struct attack memory_attacks[] = {
 	{ "sparse-mapping", sparse_mapping, "what is not touched is not there" },
 	{ "sparse-shared-mapping", sparse_shared_mapping, "likewise, of a shared mapping" },
@@ -207,6 +248,7 @@ const struct attack memory_attacks[] = {
 	{ "freed-blocks", freed_blocks, "freed memory serves again" },
 	{ "many-mappings", many_mappings, "a mapping is no descriptor" },
 	{ "huge-aligned", huge_aligned, "4 GiB and more, at any alignment" },
+	{ "promised-memory", promised_memory, "what cannot be had is not granted" },
 	{ "limit-while-allocating", limit_while_allocating, "setrlimit harms no other thread" },
 	{ "limited-addresses", limited_addresses, "and what fitted, fits" },
 	{ 0 },
