@@ -219,13 +219,46 @@ static int dont_need(void *addr, size_t len, int advice)
 	return ret ? ret : verdict;
 }
 
+/* A block's part is put back when it is freed. */
+static void take_out(const struct vma *v)
+{
+	arena_of(v->start)->taken_out = true;
+	blocks_altered(v->start, v->len);
+}
+
 static bool give_up_empty(const struct vma *v, void *arg)
 {
 	int *ret = arg;
 
-	/* A block's addresses stay the arena's. */
-	*ret = in_blocks(v) ? -EINVAL : mapping_make_anonymous(v, false);
+	*ret = is_huge(v) ? -EINVAL : mapping_make_anonymous(v, false);
+	if (!*ret && in_blocks(v))
+		take_out(v);
 	return *ret == 0;
+}
+
+/* To be asked before anything is forgotten. */
+static bool kernel_has_guards(void)
+{
+	long map = sys_mmap(NULL, ARENA_GRANULE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool has = !sys_is_error(map) &&
+		   sys_madvise((void *)map, ARENA_GRANULE, MADV_GUARD_INSTALL) == 0;
+
+	if (!sys_is_error(map))
+		sys_munmap((void *)map, ARENA_GRANULE);
+	return has;
+}
+
+/* Of private memory only, on the kernels that had them first; and it forgets its content. */
+static int install_guards(void *addr, size_t len)
+{
+	int ret = 0;
+
+	if (!kernel_has_guards() || marks_any(MARK_LOCKED, addr, len))
+		return -EINVAL;
+	if (vmas_each(addr, len, give_up_empty, &ret))
+		return -EAGAIN;
+	return ret ? ret : sys_madvise(addr, len, MADV_GUARD_INSTALL);
 }
 
 static bool add_len(const struct vma *v, void *arg)
@@ -268,8 +301,6 @@ static int change_fork(void *addr, size_t len, int advice)
 
 static int advise(void *addr, size_t len, int advice)
 {
-	int ret = 0;
-
 	switch (advice) {
 	case MADV_DONTNEED:
 	case MADV_DONTNEED_LOCKED:
@@ -284,9 +315,7 @@ static int advise(void *addr, size_t len, int advice)
 	case MADV_REMOVE:
 		return -EINVAL; /* as for any private memory */
 	case MADV_GUARD_INSTALL:
-		/* It forgets the content too. */
-		vmas_each(addr, len, give_up_empty, &ret);
-		return ret ? ret : sys_madvise(addr, len, advice);
+		return install_guards(addr, len);
 	default:
 		return sys_madvise(addr, len, advice);
 	}
@@ -332,14 +361,11 @@ int mapping_advise(void *addr, size_t len, int advice)
 
 static bool give_up_full(const struct vma *v, void *arg)
 {
-	struct arena *a = in_blocks(v) ? arena_of(v->start) : NULL;
 	int *ret = arg;
 
 	*ret = is_huge(v) ? 0 : mapping_make_anonymous(v, true);
-	if (a) {
-		a->taken_out = true;
-		blocks_altered(v->start, v->len);
-	}
+	if (in_blocks(v))
+		take_out(v);
 	return *ret == 0;
 }
 

@@ -19,7 +19,8 @@ static const char *path;
 
 static const struct attack *const rooms[] = { pinned_attacks, fork_attacks,   lock_attacks,
 					      kernel_attacks, memory_attacks, identity_attacks,
-					      stack_attacks,  child_attacks,  other_attacks };
+					      stack_attacks,  child_attacks,  other_attacks,
+					      advice_attacks };
 
 void skip(const char *why)
 {

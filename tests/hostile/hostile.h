@@ -39,7 +39,8 @@ struct attack {
 };
 
 extern const struct attack pinned_attacks[], fork_attacks[], lock_attacks[], kernel_attacks[],
-	memory_attacks[], identity_attacks[], stack_attacks[], child_attacks[], other_attacks[];
+	memory_attacks[], identity_attacks[], stack_attacks[], child_attacks[], other_attacks[],
+	advice_attacks[];
 
 /* The path given, and a descriptor of it: with O_DIRECT where there is that. */
 const char *file(void);

@@ -5,7 +5,7 @@
 
 start_file 64M
 attacks=('uring-*' '*-while-forking' 'semaphore-over-fork' 'children-live-on' 'sparse-mapping'
-    'touched-blocks' 'memory-cannot-be-reopened' 'data-file-as-stderr' 'sandboxed-opens')
+    'touched-blocks' 'memory-cannot-be-reopened' 'data-file-as-stderr' 'sandboxed-opens' 'advised-alike')
 [ -z "${FULL-}" ] || attacks=('*')
 "$TREE/tests/hostile/run" --build "$BUILD" --file "$DEVICE" --quick --known-out --timeout 300 \
     --mode default --mode all "${attacks[@]}" || fail "see above"
