@@ -83,7 +83,7 @@ EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 	int saved = errno;
 	void *p = NULL;
 
-	if (mapping_wanted(len, prot, flags))
+	if (mapping_wanted(len, prot, flags) && offset % (off_t)ARENA_GRANULE == 0)
 		p = brief(len) ? NULL : mapping_new(addr, len, prot, flags);
 	else if (mapping_would_be_wanted(len, prot, flags))
 		stat_add(STAT_MMAP_OFF, 1);

@@ -20,6 +20,7 @@
 #include "sys.h"
 
 #define MARK_MS 50
+#define ADDRESSES ((size_t)1 << 46) /* bytes: more than a mapping can have */
 
 static size_t round_up(size_t n, size_t to)
 {
@@ -197,6 +198,9 @@ static long remap_captured(const struct vma *v, size_t old_len, size_t len, int 
 		return -EINVAL;
 	if (!fixed && !(flags & MREMAP_DONTUNMAP) && len <= old_len)
 		return shrink(v, old_len, len);
+	/* Such a length is an error, and which one the kernel says. */
+	if (len > ADDRESSES)
+		return raw(v->start, old_len, len, flags, to);
 	/* All of it has to be one mapping: so the kernel asks it. */
 	if (v->len != old_len)
 		return -EFAULT;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
@@ -52,6 +53,16 @@ static bool is_plain_device(dev_t dev)
 	return number == 1 || (number >= 2 && number <= 5) || (number >= 136 && number <= 143);
 }
 
+/* Those that are given memory once, and then read and write it by themselves. */
+static bool is_socket_with_memory(int fd)
+{
+	int family = 0;
+	socklen_t len = sizeof(family);
+
+	sys_call(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, (long)&family, (long)&len, 0);
+	return family == AF_XDP || family == AF_RDS;
+}
+
 static const char *look_at_fd(int dir, const char *name, void *arg)
 {
 	const bool *threads = arg;
@@ -71,6 +82,8 @@ static const char *look_at_fd(int dir, const char *name, void *arg)
 		return strstr(link, "io_uring") ? "an io_uring" : "a driver's descriptor";
 	if (S_ISCHR(st.st_mode) && !is_plain_device(st.st_rdev))
 		return "a device other than a disk";
+	if (S_ISSOCK(st.st_mode) && is_socket_with_memory(fd))
+		return "an AF_XDP or AF_RDS socket";
 	flags = sys_call(SYS_fcntl, fd, F_GETFL, 0, 0, 0, 0);
 	if (*threads && flags >= 0 && (flags & O_DIRECT) && !S_ISFIFO(st.st_mode))
 		return "direct I/O of another thread";

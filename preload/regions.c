@@ -48,13 +48,15 @@ static atomic_uint gone_parts;
 bool regions_touch(const void *addr, size_t len)
 {
 	uintptr_t start = (uintptr_t)addr;
+	/* A length that leads past all addresses is an error, for the kernel to say. */
+	uintptr_t end = len < UINTPTR_MAX - start ? start + len : UINTPTR_MAX;
 	uintptr_t reserved = (uintptr_t)atomic_load_explicit(&arena_base, memory_order_relaxed);
 	size_t size = atomic_load_explicit(&arena_reserved, memory_order_acquire);
 
 	if (start < atomic_load_explicit(&highest, memory_order_relaxed) &&
-	    start + len > atomic_load_explicit(&lowest, memory_order_relaxed))
+	    end > atomic_load_explicit(&lowest, memory_order_relaxed))
 		return true;
-	return start < reserved + size && start + len > reserved;
+	return start < reserved + size && end > reserved;
 }
 
 bool regions_file_is_ours(dev_t dev, ino_t ino)

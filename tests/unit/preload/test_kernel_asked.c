@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -246,6 +247,18 @@ static void what_may_pin_is_seen(void **state)
 			syscall(SYS_io_destroy, context);
 			assert_null(pins_by_whom());
 		}
+	}
+	{
+		int plain = socket(AF_UNIX, SOCK_STREAM, 0);
+		int packets = socket(AF_XDP, SOCK_RAW, 0);
+
+		assert_true(plain >= 0);
+		if (packets >= 0) { /* it may be forbidden, or the kernel has none */
+			assert_non_null(pins_by_whom());
+			close(packets);
+		}
+		assert_null(pins_by_whom());
+		close(plain);
 	}
 	close(direct);
 	close(harmless);
