@@ -100,14 +100,16 @@ static void advised_alike(void)
 static void guards_by_advice(void)
 {
 	unsigned char *pieces[] = { mapped(2UL << 20, 'x'), aligned(PIECE, 'x') };
+	unsigned char *plain = mapped(PIECE, 'x');
 
 	CHECK(pipe(readable) == 0);
+	if (madvise(plain, 4096, GUARD_INSTALL))
+		skip("this kernel has no MADV_GUARD_INSTALL");
 	for (int i = 0; i < 2; i++) {
 		unsigned char *p = pieces[i];
 		pid_t pid;
 
-		if (madvise(p + 4096, 4096, GUARD_INSTALL))
-			skip("this kernel has no MADV_GUARD_INSTALL");
+		CHECK(madvise(p + 4096, 4096, GUARD_INSTALL) == 0);
 		pid = child();
 		CHECK(look(p) == 'x' && look(p + 4096) == '-' && look(p + 8192) == 'x');
 		if (!pid)
