@@ -13,8 +13,7 @@ job() { # ARGUMENTS...
 truncate -s 2M /dev/shm/fio
 for mem in malloc shm shmhuge mmap mmaphuge mmapshared:/dev/shm/fio; do
     # What the program shares itself is looked for from 1 MiB on.
-    measure_share job --mem=$mem --iodepth=32
-    expect_share_at_least 950 "fio --mem=${mem%%:*}"
+    share_at_least 950 "fio --mem=${mem%%:*}" job --mem=$mem --iodepth=32
 done
 rm /dev/shm/fio
 echo 0 >/proc/sys/vm/nr_hugepages

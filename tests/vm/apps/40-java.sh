@@ -43,7 +43,7 @@ public class Direct {
 }
 JAVA
 javac -d "$SCRATCH" "$SCRATCH/Direct.java"
-measure_share env LD_PRELOAD="$SHIM" java -Xmx64m -Xshare:auto -cp "$SCRATCH" Direct "$DEVICE"
-expect_share_at_least 950 "java, direct and heap buffers"
+share_at_least 950 "java, direct and heap buffers" \
+    env LD_PRELOAD="$SHIM" java -Xmx64m -Xshare:auto -cp "$SCRATCH" Direct "$DEVICE"
 # and through the copy path
 java -Xmx64m -cp "$SCRATCH" Direct "$DEVICE"
