@@ -200,8 +200,10 @@ static void children_live_on(void)
 	CHECK(all_are(block, MIB, 255) && all_are(map, 2 * MIB, 255));
 }
 
+/* Each has as many descriptors as the first child had: none of those before it. */
 static void generations(int left, unsigned char *block)
 {
+	static unsigned int most;
 	pid_t pid;
 
 	if (!left)
@@ -211,6 +213,9 @@ static void generations(int left, unsigned char *block)
 	if (!pid) {
 		unsigned char *fresh = aligned(MIB, 9);
 
+		if (!most)
+			most = nr_descriptors();
+		CHECK(nr_descriptors() <= most);
 		CHECK(all_are(block, MIB, (unsigned char)left));
 		generations(left - 1, block);
 		CHECK(all_are(fresh, MIB, 9));

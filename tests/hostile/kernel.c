@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -80,6 +81,22 @@ static void guards_freed_in_place(void)
 	}
 }
 
+/* A block that is freed with a guard in it, and what comes after it. */
+static void freed_with_guards(void)
+{
+	CHECK(mallopt(M_MMAP_THRESHOLD, 65536)); /* libc's own go back as a whole */
+	for (int round = 0; round < 20; round++) {
+		unsigned char *p = aligned(MIB, 1), *next;
+
+		CHECK(mprotect(p + MIB / 2, 4096, PROT_NONE) == 0);
+		CHECK(mprotect(p + MIB / 4, 4096, PROT_READ) == 0);
+		free(p);
+		next = aligned(MIB, 2);
+		CHECK(all_are(next, MIB, 2));
+		free(next);
+	}
+}
+
 /* ---- userfaultfd ---- */
 
 static void *serve_faults(void *arg)
@@ -102,18 +119,41 @@ static void *serve_faults(void *arg)
 	return NULL;
 }
 
-static int userfaultfd_for(void *map, size_t len)
+static int open_userfaultfd(void)
 {
 	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = { .range = { (unsigned long)map, len },
-					 .mode = UFFDIO_REGISTER_MODE_MISSING };
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
 
 	if (fd < 0)
 		skip("no userfaultfd here");
 	CHECK(ioctl(fd, UFFDIO_API, &api) == 0);
-	CHECK(ioctl(fd, UFFDIO_REGISTER, &range) == 0);
 	return fd;
+}
+
+static int register_with(int fd, void *map, size_t len, unsigned long mode)
+{
+	struct uffdio_register range = { .range = { (unsigned long)map, len }, .mode = mode };
+
+	return ioctl(fd, UFFDIO_REGISTER, &range);
+}
+
+static int userfaultfd_for(void *map, size_t len)
+{
+	int fd = open_userfaultfd();
+
+	CHECK(register_with(fd, map, len, UFFDIO_REGISTER_MODE_MISSING) == 0);
+	return fd;
+}
+
+/* Shared memory has minor faults, private memory has none. */
+static void no_minor_faults(void)
+{
+	unsigned char *map = mapped(2 * MIB, 1), *block = aligned(2 * MIB, 1);
+	int fd = open_userfaultfd();
+
+	CHECK(register_with(fd, map, 2 * MIB, UFFDIO_REGISTER_MODE_MINOR) < 0);
+	CHECK(register_with(fd, block, 2 * MIB, UFFDIO_REGISTER_MODE_MINOR) < 0);
+	CHECK(all_are(map, 2 * MIB, 1) && all_are(block, 2 * MIB, 1));
 }
 
 /* A page that was given up is missing, and who registered for that is asked. */
@@ -439,7 +479,9 @@ static void data_file_as_stderr(void)
 const struct attack kernel_attacks[] = {
 	{ "guard-pages", guard_pages, "30000 guards in blocks cost what the kernel's do" },
 	{ "guards-freed-in-place", guards_freed_in_place, "protection goes with the block" },
+	{ "freed-with-guards", freed_with_guards, "and nobody else's later" },
 	{ "faults-after-dontneed", faults_after_dontneed, "userfaultfd sees missing pages" },
+	{ "no-minor-faults", no_minor_faults, "and takes the memory for private" },
 	{ "dontneed-under-userfaultfd", dontneed_under_userfaultfd, "likewise, the other order" },
 	{ "lock-all-unprivileged", lock_all_unprivileged, "mlockall works below the limit" },
 	{ "lock-all-future", lock_all_future, "and for what comes" },

@@ -6,6 +6,7 @@
  * in its name is asked of cgroups, by tests/vm/scenarios/76-hostile.sh.
  */
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -186,6 +187,45 @@ static void limit_while_allocating(void)
 		pthread_join(threads[i], NULL);
 }
 
+/* Ordinary memory, at whatever addresses are free. */
+static void *keep_mapping(void *arg)
+{
+	while (!done) {
+		void *p = malloc(300000);
+
+		CHECK(p);
+		memset(p, 1, 4096);
+		free(p);
+	}
+	return arg;
+}
+
+/* What is free from now on is nobody's but the next mapping's. */
+static void limit_while_mapping(void)
+{
+	for (int i = 0; i < 20; i++) {
+		const struct rlimit limit = { 200UL << 30, RLIM_INFINITY };
+		pthread_t threads[2];
+		pid_t pid = child();
+
+		if (pid) {
+			expect_well(pid);
+			continue;
+		}
+		CHECK(mallopt(M_MMAP_THRESHOLD, 200000));
+		aligned(65536, 1);
+		for (int k = 0; k < 2; k++)
+			CHECK(pthread_create(&threads[k], NULL, keep_mapping, NULL) == 0);
+		usleep(1000);
+		CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+		usleep(5000);
+		done = true;
+		for (int k = 0; k < 2; k++)
+			pthread_join(threads[k], NULL);
+		_exit(0);
+	}
+}
+
 /* A limit of addresses is what the program needs, and no more. */
 static void limited_addresses(void)
 {
@@ -250,6 +290,7 @@ const struct attack memory_attacks[] = {
 	{ "huge-aligned", huge_aligned, "4 GiB and more, at any alignment" },
 	{ "promised-memory", promised_memory, "what cannot be had is not granted" },
 	{ "limit-while-allocating", limit_while_allocating, "setrlimit harms no other thread" },
+	{ "limit-while-mapping", limit_while_mapping, "nor what it maps meanwhile" },
 	{ "limited-addresses", limited_addresses, "and what fitted, fits" },
 	{ 0 },
 };

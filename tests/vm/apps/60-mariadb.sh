@@ -3,6 +3,7 @@
 # checksum after a restart, with the shim and without. The file system has no journal:
 # its blocks are not the database's I/O.
 . "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../charged.sh"
 
 start_file 768M
 mkfs.ext4 -qF -O ^has_journal "$DEVICE"
@@ -63,6 +64,16 @@ measure_direct_share checksums >"$SCRATCH/again"
 expect_share_at_least 950 "reading again, into a pool in use"
 diff "$SCRATCH/before" "$SCRATCH/again"
 stop_mariadb
+# What it is charged for, with a pool of 64 MiB and its other caches as they are.
+use_it() { # PRELOAD
+    start_mariadb "$1"
+    checksums >"$SCRATCH/used"
+    load run
+    stop_mariadb
+}
+charge 512 use_it ""
+charge 512 use_it ""
+charge_likewise "mariadbd" 512 "$PEAK" use_it "$SHIM"
 start_mariadb "$SHIM"
 # killed under load, recovered by its log
 (load run) >/dev/null 2>&1 &

@@ -2,37 +2,18 @@
 # What a program is charged for, with the shim and without, as its cgroup says: pages it
 # touched, pages that were touched in its name, and those that only the server holds.
 . "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../charged.sh"
 
 start_file 256M
-groups=/sys/fs/cgroup
-mountpoint -q $groups || mount -t cgroup2 none $groups
-echo +memory >$groups/cgroup.subtree_control || fail "no memory controller"
-
-MIB=$((1 << 20))
-peak() { # MIB COMMAND...: sets PEAK, the most bytes it was charged for with so much allowed
-    local group=$groups/client status=0 limit=$1
-    shift
-    mkdir $group
-    echo $((limit * MIB)) >$group/memory.max
-    (echo "$BASHPID" >$group/cgroup.procs && exec "$@") >"$WORK/out" 2>&1 || status=$?
-    PEAK=$(<$group/memory.peak)
-    wait_for nothing_registered
-    rmdir $group
-    [ $status = 0 ] || fail "$* in $limit MiB: status $status: $(tail -3 "$WORK/out")"
-}
-MOST=11 # tenths of what is charged without, and 16 MiB
+WORK=$SCRATCH
 compare() { # NAME MIB COMMAND...
-    local name=$1 without
-    shift
-    peak "$@" # reads the program from disk, which is charged too
-    peak "$@"
-    without=$PEAK
-    peak "$1" env LD_PRELOAD="$SHIM" "${@:2}"
-    echo "  $name: $((PEAK / MIB)) MiB, without $((without / MIB)) MiB"
-    [ "$PEAK" -le $((without * MOST / 10 + 16 * MIB)) ] || fail "$name: $PEAK bytes, without $without"
+    local name=$1 limit=$2
+    shift 2
+    charge "$limit" "$@" # reads the program from disk, which is charged too
+    charge "$limit" "$@"
+    charge_likewise "$name" "$limit" "$PEAK" env LD_PRELOAD="$SHIM" "$@"
 }
 hostile="$BUILD/tests/hostile/hostile"
-WORK=$SCRATCH
 compare "fio's default" 512 fio --name=j --filename="$DEVICE" --direct=1 --rw=randrw --bs=4k \
     --ioengine=psync --size=16M --thread=1 --output="$WORK/fio"
 compare "120 MiB of blocks where 180 are allowed" 180 "$hostile" touched-blocks "$DEVICE"
