@@ -541,6 +541,26 @@ int buffers_look_again(struct buffers *b, void *client, uint32_t number)
 	return -ENOENT;
 }
 
+/* A slice that a rescue has taken from the queues: its memory is not the client's any more. */
+static bool is_rescued(const struct buffers *b, const struct slice *s)
+{
+	struct buffer_view view;
+
+	return s->state == LIVE && s->view.base && !registry_view(b->registry, s->index, &view);
+}
+
+void buffers_rescued(struct buffers *b)
+{
+	for (struct file *file = b->first; file; file = file->next)
+		for (struct slice *s = file->slices; s; s = s->next) {
+			if (!is_rescued(b, s))
+				continue;
+			slice_retire(b, s);
+			look_soon(file);
+		}
+	buffers_ask(b);
+}
+
 static void close_file(struct buffers *b, struct file *file)
 {
 	buffers_cancel_look(file);

@@ -141,6 +141,9 @@ void buffers_forget_client(struct buffers *b, void *client);
 /* Nothing is charged to anybody any more: the accounts end. */
 void buffers_forget_accounts(struct buffers *b);
 
+/* registry_rescues() went up: unregister what is lost, and look at what is left of it. */
+void buffers_rescued(struct buffers *b);
+
 /* More of @client's use @number may exist by now: look, soon.  -ENOENT. */
 int buffers_look_again(struct buffers *b, void *client, uint32_t number);
 

@@ -3,6 +3,7 @@
 #include "registry.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <unistd.h>
 
 int registry_publish(struct registry *r, unsigned int index, const struct buffer_view *view)
@@ -18,11 +19,14 @@ int registry_publish(struct registry *r, unsigned int index, const struct buffer
 
 void registry_withdraw(struct registry *r, unsigned int index)
 {
-	if (index > UAPI_SHMEM_BUF_INDEX_MAX ||
-	    !atomic_load_explicit(&r->entries[index], memory_order_relaxed))
-		return;
-	atomic_store_explicit(&r->entries[index], NULL, memory_order_release);
-	atomic_fetch_sub_explicit(&r->nr, 1, memory_order_relaxed);
+	if (index <= UAPI_SHMEM_BUF_INDEX_MAX && atomic_exchange(&r->entries[index], NULL))
+		atomic_fetch_sub_explicit(&r->nr, 1, memory_order_relaxed);
+}
+
+void registry_wait(const struct registry *r)
+{
+	while (atomic_load(&r->rescuers))
+		sched_yield();
 }
 
 bool registry_view(const struct registry *r, unsigned int index, struct buffer_view *ret)
@@ -31,7 +35,7 @@ bool registry_view(const struct registry *r, unsigned int index, struct buffer_v
 
 	if (index > UAPI_SHMEM_BUF_INDEX_MAX)
 		return false;
-	view = atomic_load_explicit(&r->entries[index], memory_order_acquire);
+	view = atomic_load(&r->entries[index]);
 	if (!view)
 		return false;
 	*ret = *view;
@@ -48,6 +52,11 @@ uint8_t *registry_find(const struct registry *r, uint64_t addr, uint32_t len, bo
 	if (offset > view.len || len > view.len - offset || (view.read_only && into))
 		return NULL;
 	return view.base + offset;
+}
+
+unsigned int registry_rescues(const struct registry *r)
+{
+	return atomic_load_explicit(&r->rescues, memory_order_acquire);
 }
 
 bool registry_any(const struct registry *r)
@@ -70,13 +79,17 @@ bool registry_unanswered(const struct registry *r)
 	return atomic_load_explicit(&r->unanswered, memory_order_relaxed) != 0;
 }
 
-void registry_missed(const struct registry *r)
+void registry_ring(const struct registry *r)
 {
 	uint64_t one = 1;
 
-	if (!r->alarm || !atomic_load_explicit(&r->alarm->set, memory_order_relaxed) ||
-	    !atomic_exchange(&r->alarm->set, false))
-		return;
-	if (write(r->alarm->fd, &one, sizeof(one)) < 0)
+	if (r->alarm && write(r->alarm->fd, &one, sizeof(one)) < 0)
 		return; /* it is full, so it is readable */
+}
+
+void registry_missed(const struct registry *r)
+{
+	if (r->alarm && atomic_load_explicit(&r->alarm->set, memory_order_relaxed) &&
+	    atomic_exchange(&r->alarm->set, false))
+		registry_ring(r);
 }

@@ -25,8 +25,8 @@ struct buffer_view {
 };
 
 /*
- * Wakes the control thread when a request was copied that it had nothing registered for;
- * once, until it is set again.
+ * Wakes the control thread: when memory was rescued, and when a request was copied that it had
+ * nothing registered for; that once, until it is set again.
  */
 struct registry_alarm {
 	atomic_bool set;
@@ -38,11 +38,20 @@ struct registry {
 	_Atomic(const struct buffer_view *) entries[UAPI_SHMEM_BUF_INDEX_MAX + 1];
 	atomic_uint nr;
 	atomic_uint unanswered; /* wishes of clients: their memory is on its way in here */
+	atomic_uint rescues;	/* rescue.h: how often */
+	atomic_uint rescuers;	/* and who looks at mappings, or exchanges one, right now */
 };
 
 /* @view is borrowed until registry_withdraw().  -EEXIST, -ERANGE. */
 int registry_publish(struct registry *r, unsigned int index, const struct buffer_view *view);
+/* Also from a signal handler. */
 void registry_withdraw(struct registry *r, unsigned int index);
+
+/*
+ * After registry_withdraw(), before what was published goes: who rescues looks at all that is
+ * published, and may be about to put memory there.
+ */
+void registry_wait(const struct registry *r);
 
 /* Any thread.  False: nothing is published under @index (yet). */
 bool registry_view(const struct registry *r, unsigned int index, struct buffer_view *ret);
@@ -54,6 +63,16 @@ bool registry_view(const struct registry *r, unsigned int index, struct buffer_v
  * driver names, what is returned lies inside one buffer.
  */
 uint8_t *registry_find(const struct registry *r, uint64_t addr, uint32_t len, bool into);
+
+/*
+ * How often a mapping was exchanged under code that touches it (rescue.h).  Who asks before
+ * registry_find() and gets the same answer when all is done has touched nothing but the client's
+ * memory.
+ */
+unsigned int registry_rescues(const struct registry *r);
+
+/* Wake the control thread.  Also from a signal handler. */
+void registry_ring(const struct registry *r);
 
 bool registry_any(const struct registry *r);
 

@@ -128,6 +128,7 @@ void slice_free(struct buffers *b, struct slice *s)
 	slice_set_account(s, NULL);
 	b->nr--;
 	b->bytes -= s->view.len;
+	registry_wait(b->registry);
 	if (s->view.base)
 		buffers_give_back(s->file->user, s->view.base, s->view.len, -1);
 	vault_drop(b->vault, s->id);
