@@ -8,10 +8,9 @@
 #include <unistd.h>
 
 #include "server/device/ctrl.h"
-#include "server/targets/targets.h"
+#include "server/targets/engines.h"
+#include "help_engine.h"
 #include "sizes.h"
-
-#define NULL_SIZE_DEFAULT (250ULL << 30)
 
 enum long_only {
 	OPT_SIZE = 256,
@@ -32,7 +31,9 @@ enum long_only {
 };
 
 const struct flag add_flags[NR_ADD_FLAGS] = {
-	{ 't', "target", WORD_CHOICE, "null|mem|file", "where the bytes live (above); required" },
+	{ 't', "target", WORD_ENGINE, "ENGINE",
+	  "where the bytes live: null, mem, file, or another engine (above); required" },
+	{ 'o', "option", WORD_SETTINGS, "NAME=VALUE", "an option of the engine; may be repeated" },
 	{ 'n', "number", WORD_ANY, "DEVICE",
 	  "which N of /dev/ublkbN; default: the first that is free" },
 	{ 'q', "queues", WORD_ANY, "NR",
@@ -40,13 +41,14 @@ const struct flag add_flags[NR_ADD_FLAGS] = {
 	{ 'd', "depth", WORD_ANY, "NR", "requests in flight per queue; 1..4096, default 128" },
 	{ 'r', "read-only", WORD_NONE, NULL, "clients cannot write" },
 	{ OPT_SIZE, "size", WORD_ANY, "SIZE",
-	  "of a null or mem device: bytes, or with k, M, G, T" },
+	  "of a device whose engine has no size of its own, like null and mem: bytes, or with k, M, "
+	  "G, T" },
 	{ OPT_BLOCK_SIZE, "block-size", WORD_ANY, "BYTES",
 	  "logical block size: 512, 1024, 2048 or 4096" },
 	{ OPT_MAX_IO, "max-io", WORD_ANY, "SIZE", "largest request; 4k..32M, default 1M" },
-	{ OPT_BUFFERED, "buffered", WORD_NONE, NULL, "file: use the page cache, not direct I/O" },
+	{ OPT_BUFFERED, "buffered", WORD_NONE, NULL, "the same as -o buffered=yes" },
 	{ OPT_FORCE, "force", WORD_NONE, NULL,
-	  "file: also a block device that is mounted or otherwise in use" },
+	  "the same as -o force=yes" },
 	{ OPT_COPY_ONLY, "copy-only", WORD_NONE, NULL, "no shared-memory zero copy, to compare" },
 	{ OPT_MERGES, "merges", WORD_NONE, NULL,
 	  "let the kernel merge neighbouring requests; merged ones are copied" },
@@ -156,14 +158,38 @@ static int add_shm_file(const struct add_line *l)
 	return 0;
 }
 
+static int set_engine(const struct add_line *l)
+{
+	char why[512];
+
+	l->o->engine_name = l->line.value;
+	l->o->engine = engine_find(l->line.value, why, sizeof(why));
+	return l->o->engine ? 0 : bad_value(l, why);
+}
+
+/* Of which engine, may be said later. */
+static int add_setting(const struct add_line *l, const char *setting)
+{
+	const char *equals = strchr(setting, '=');
+
+	if (!equals || equals == setting)
+		return bad_value(l, "wants NAME=VALUE");
+	if (l->o->nr_settings == OPTIONS_SETTINGS_MAX)
+		return command_error(l->line.command, "more than %u options of the engine",
+				     OPTIONS_SETTINGS_MAX);
+	l->o->settings[l->o->nr_settings++] = setting;
+	return 0;
+}
+
 static int apply(struct add_line *l, int key)
 {
 	struct options *o = l->o;
 
 	switch (key) {
 	case 't':
-		o->target = target_find(l->line.value);
-		return 0;
+		return set_engine(l);
+	case 'o':
+		return add_setting(l, l->line.value);
 	case 'n':
 		return set_device(l);
 	case 'q':
@@ -180,11 +206,9 @@ static int apply(struct add_line *l, int key)
 	case OPT_MAX_IO:
 		return set_max_io(l);
 	case OPT_BUFFERED:
-		o->buffered = true;
-		return 0;
+		return add_setting(l, "buffered=yes");
 	case OPT_FORCE:
-		o->force = true;
-		return 0;
+		return add_setting(l, "force=yes");
 	case OPT_COPY_ONLY:
 		o->copy_only = true;
 		return 0;
@@ -218,34 +242,35 @@ static int apply(struct add_line *l, int key)
 static int check_operands(const struct add_line *l)
 {
 	const struct command *c = l->line.command;
-	struct options *o = l->o;
+	const struct ublkzc_engine *e = l->o->engine;
 	int nr = l->line.nr_operands;
 
-	if (o->target->takes_path && nr)
-		o->path = l->line.operands[0];
-	else if (o->target->takes_path)
-		return command_error(c, "target '%s' needs a PATH", o->target->name);
-	if (nr > (o->target->takes_path ? 1 : 0))
+	if (e->argument && nr)
+		l->o->path = l->line.operands[0];
+	else if (e->argument)
+		return command_error(c, "target '%s' needs a %s", e->name, e->argument);
+	if (nr > (e->argument ? 1 : 0))
 		return command_error(c, "unexpected argument '%s'%s", l->line.operands[nr - 1],
-				     o->target->takes_path ? "" : ": this target has no PATH");
+				     e->argument ? "" : ": this target has no PATH");
 	return 0;
 }
 
 static int check_size(const struct add_line *l)
 {
 	const struct command *c = l->line.command;
+	const struct ublkzc_engine *e = l->o->engine;
 	struct options *o = l->o;
 	unsigned int block = o->block_size ? o->block_size : 512;
 
-	if (o->size && !o->target->takes_size)
-		return command_error(c, "--size is not for target '%s': its size is that of PATH",
-				     o->target->name);
-	if (o->target == &target_null && !o->size)
-		o->size = NULL_SIZE_DEFAULT;
-	if (!o->target->takes_size)
-		return 0;
+	if (!(e->flags & UBLKZC_TAKES_SIZE))
+		return o->size ? command_error(c,
+					       "--size is not for target '%s', which has its own",
+					       e->name)
+			       : 0;
 	if (!o->size)
-		return command_error(c, "target '%s' needs --size", o->target->name);
+		o->size = e->default_size;
+	if (!o->size)
+		return command_error(c, "target '%s' needs --size", e->name);
 	if (o->size < 4096)
 		return command_error(c, "--size %llu is less than 4096 bytes",
 				     (unsigned long long)o->size);
@@ -255,22 +280,37 @@ static int check_size(const struct add_line *l)
 	return 0;
 }
 
+static int check_settings(const struct add_line *l)
+{
+	const struct ublkzc_engine *e = l->o->engine;
+
+	for (unsigned int i = 0; i < l->o->nr_settings; i++) {
+		const char *setting = l->o->settings[i];
+		int len = (int)strcspn(setting, "=");
+
+		if (!engine_option(e, setting, (size_t)len))
+			return command_error(l->line.command,
+					     "target '%s' has no option '%.*s' (ublkzc add -t %s "
+					     "--help lists them)",
+					     e->name, len, setting, e->name);
+	}
+	return 0;
+}
+
 static int check(const struct add_line *l)
 {
-	const struct command *c = l->line.command;
 	struct options *o = l->o;
 	int ret;
 
-	if (!o->target)
-		return command_error(c, "no target given: -t null, -t mem or -t file");
-	if (o->buffered && o->target != &target_file)
-		return command_error(c, "--buffered is for target file");
-	if (o->force && o->target != &target_file)
-		return command_error(c, "--force is for target file");
+	if (!o->engine)
+		return command_error(l->line.command,
+				     "no target given: -t null, -t mem, -t file, or another of "
+				     "ublkzc engines");
 	if (!o->max_user_clients)
 		o->max_user_clients = (o->max_clients + 1) / 2;
-	ret = check_operands(l);
-	return ret ? ret : check_size(l);
+	if ((ret = check_settings(l)) || (ret = check_operands(l)))
+		return ret;
+	return check_size(l);
 }
 
 int add_options_parse(const struct command *command, int argc, char **argv, struct options *ret)
@@ -291,6 +331,8 @@ int add_options_parse(const struct command *command, int argc, char **argv, stru
 	while ((key = command_next(&l.line)) > 0)
 		if (apply(&l, key))
 			return LINE_BAD;
+	if (key == LINE_HELP && o.engine)
+		help_engine(stdout, o.engine);
 	err = key ? key : check(&l);
 	if (!err)
 		*ret = o;
@@ -308,14 +350,27 @@ static int check_control(void)
 	return ret ? -ENODEV : 0; /* not LINE_BAD, as -EPERM would be */
 }
 
+static int check_with_engine(const struct command *command, const struct options *o)
+{
+	struct ublkzc_target target;
+	char why[512] = "";
+	int ret;
+
+	if (!o->engine->check)
+		return 0;
+	if (options_make_target(o, &target))
+		return command_error(command, "no memory");
+	ret = o->engine->check(&target, why, sizeof(why));
+	options_free_target(&target);
+	return ret ? command_error(command, "%s", why) : 0;
+}
+
 int add_options_possible(const struct command *command, const struct options *o)
 {
-	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	int ret = check_with_engine(command, o);
 
-	if (o->target == &target_mem && o->size > memory)
-		return command_error(command,
-				     "--size %llu is more than this machine's memory, %llu bytes",
-				     (unsigned long long)o->size, (unsigned long long)memory);
+	if (ret)
+		return ret;
 	for (unsigned int i = 0; i < o->nr_shm_files; i++)
 		if (access(o->shm_files[i], F_OK) < 0)
 			return command_error(command, "--shm-file '%s': %s", o->shm_files[i],

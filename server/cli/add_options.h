@@ -6,7 +6,7 @@
 #include "server/device/options.h"
 #include "command.h"
 
-#define NR_ADD_FLAGS 21U
+#define NR_ADD_FLAGS 22U
 extern const struct flag add_flags[NR_ADD_FLAGS];
 #define ADD_FLAGS .flags = add_flags, .nr_flags = NR_ADD_FLAGS
 

@@ -104,7 +104,8 @@ static int said_before(struct command_line *line, const struct flag *flag)
 	enum word takes = flag->takes;
 	uint64_t bit = 1ULL << (flag - line->command->flags);
 
-	if (line->seen & bit && takes != WORD_NONE && takes != WORD_DEVICES && takes != WORD_FILES)
+	if (line->seen & bit && takes != WORD_NONE && takes != WORD_DEVICES && takes != WORD_FILES &&
+	    takes != WORD_SETTINGS)
 		return command_error(line->command, "--%s is given twice", flag->name);
 	line->seen |= bit;
 	return 0;

@@ -27,6 +27,8 @@ enum word {
 	WORD_PID,
 	WORD_PROGRAM, /* and its arguments: options end at the first operand */
 	WORD_CHOICE,  /* flag.argument is "a|b|c" */
+	WORD_SETTINGS, /* NAME=VALUE; the flag may be repeated */
+	WORD_ENGINE,  /* a name that "ublkzc engines" lists, or a file */
 };
 
 struct flag {

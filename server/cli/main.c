@@ -25,6 +25,7 @@ const struct command *const commands[] = {
 	&command_detach,
 	&command_clients,
 	&command_doctor,
+	&command_engines,
 	&command_features,
 	&command_manual,
 	&command_completion,

@@ -27,6 +27,7 @@
 #include "server/life/logging.h"
 #include "server/life/reclaim.h"
 #include "server/life/state.h"
+#include "server/targets/engines.h"
 #include "add_options.h"
 #include "sizes.h"
 #include "verbs.h"
@@ -216,15 +217,58 @@ static int run_in_background(struct start *s)
 	return EXIT_FAILURE;
 }
 
+/*
+ * Make the path @word, which is a word of the command line or the end of one, absolute in it.
+ * Returns where it is then; NULL: no memory.
+ */
+static const char *make_absolute(struct start *s, const char *word)
+{
+	char *path = arguments_absolute(word);
+	char *whole = NULL;
+	int before = 0;
+
+	if (!path)
+		return NULL;
+	for (int i = 1; i < s->argc; i++) {
+		if (word < s->argv[i] || word > s->argv[i] + strlen(s->argv[i]))
+			continue;
+		before = (int)(word - s->argv[i]);
+		if (asprintf(&whole, "%.*s%s", before, s->argv[i], path) < 0)
+			whole = NULL;
+		else
+			s->argv[i] = whole;
+		break;
+	}
+	free(path);
+	return whole ? whole + before : NULL;
+}
+
+/* An option of the engine that takes a FILE; its value. */
+static const char *file_of(const struct ublkzc_engine *engine, const char *setting)
+{
+	size_t len = strcspn(setting, "=");
+	const struct ublkzc_option *o = engine_option(engine, setting, len);
+
+	return o && strcmp(o->value, "FILE") == 0 ? setting + len + 1 : NULL;
+}
+
 /* Paths in the command line outlive our working directory. */
 static int keep_absolute(struct start *s)
 {
-	for (int i = 1; i < s->argc; i++) {
-		if (s->argv[i] != s->options.path)
-			continue;
-		s->options.path = s->argv[i] = arguments_absolute(s->argv[i]);
-		if (!s->argv[i])
+	struct options *o = &s->options;
+
+	if (o->path && !(o->path = make_absolute(s, o->path)))
+		return log_error(-ENOMEM, "start");
+	if (strchr(o->engine_name, '/') && !(o->engine_name = make_absolute(s, o->engine_name)))
+		return log_error(-ENOMEM, "start");
+	for (unsigned int i = 0; i < o->nr_settings; i++) {
+		const char *file = file_of(o->engine, o->settings[i]);
+		size_t before = file ? (size_t)(file - o->settings[i]) : 0;
+
+		if (file && !(file = make_absolute(s, file)))
 			return log_error(-ENOMEM, "start");
+		if (file)
+			o->settings[i] = file - before;
 	}
 	return 0;
 }
@@ -275,8 +319,9 @@ static int add(const struct command *command, int argc, char **argv)
 }
 
 #define TARGETS                                                                                    \
-	"Targets: null stores nothing; mem is a RAM disk of --size; file is the regular file or "  \
-	"block device PATH, by direct I/O when it can. The manual has more on each."
+	"Engines: null stores nothing; mem is a RAM disk of --size; file is the regular file or "  \
+	"block device PATH, by direct I/O when it can; others are shared objects, which ublkzc "   \
+	"engines lists. With -t ENGINE before --help its options follow."
 
 const struct command command_add = {
 	.name = "add",

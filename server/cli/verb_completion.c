@@ -33,6 +33,9 @@ static const char *bash_generator(enum word word)
 		return "compgen -W \"$(cd /proc && echo [0-9]*)\" -- \"$word\"";
 	case WORD_PROGRAM:
 		return "compgen -c -f -- \"$word\"";
+	case WORD_ENGINE:
+		return "compgen -f -W \"$(ublkzc engines 2>/dev/null | sed -n 's/^-t "
+		       "\\([^ :]*\\).*/\\1/p')\" -- \"$word\"";
 	default:
 		return ":";
 	}
@@ -121,6 +124,9 @@ static const char *fish_generator(enum word word)
 		return " -f -a '(__fish_complete_pids)'";
 	case WORD_PROGRAM:
 		return " -a '(__fish_complete_subcommand)'";
+	case WORD_ENGINE:
+		return " -F -a '(ublkzc engines 2>/dev/null | string match -r -g "
+		       "\"^-t ([^ :]+)\")'";
 	default:
 		return " -f";
 	}

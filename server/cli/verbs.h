@@ -20,6 +20,7 @@ extern const struct command command_attach;
 extern const struct command command_detach; /* verb_attach.c */
 extern const struct command command_clients;
 extern const struct command command_doctor;
+extern const struct command command_engines;
 extern const struct command command_features;
 extern const struct command command_completion;
 

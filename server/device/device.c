@@ -107,6 +107,24 @@ static uint64_t copied_requests(const struct state *state)
 	return sum;
 }
 
+/*
+ * Memory has gone while the engine touched it.  Its requests are copied; somebody should know why,
+ * but a client can do it for ever, so it is said once.
+ */
+static void note_rescues(struct device *d)
+{
+	unsigned int rescues = registry_rescues(&d->registry);
+
+	if (rescues == d->rescues)
+		return;
+	if (!d->rescues)
+		log_line(LOG_WARN,
+			 "a client has truncated or punched registered memory while the engine "
+			 "touched it: its requests are copied (this is said once)");
+	d->rescues = rescues;
+	buffers_rescued(&d->buffers);
+}
+
 /* Let memory be looked at that may have come; returns the ms until the next time. */
 static int tick_buffers(struct device *d)
 {
@@ -143,6 +161,7 @@ static bool serve(struct device *d)
 		listener_run(&d->listener);
 		if (fds[5].revents && read(d->alarm.fd, &rings, sizeof(rings)) < 0)
 			log_line(LOG_ERROR, "eventfd: errno %d", errno);
+		note_rescues(d);
 		wait = tick_buffers(d);
 		show_gauges(d);
 		if (fds[4].revents)
@@ -178,7 +197,6 @@ static void take_down(struct device *d)
 	/* On an error half way, closing the last ring ends the queue's commands. */
 	for (unsigned int i = 0; i < d->nr_started; i++)
 		queue_join(&d->queues[i]);
-	free(d->queues);
 	if (d->char_fd >= 0)
 		close(d->char_fd);
 	if (d->added) {
@@ -193,8 +211,11 @@ static void take_down(struct device *d)
 	if (d->locked)
 		state_remove(d->info.dev_id);
 	ctrl_close(&d->ctrl);
-	if (d->target.ops)
-		d->target.ops->close(&d->target);
+	/* Until it has closed, threads of the engine may end requests of the queues. */
+	device_close_target(d);
+	for (unsigned int i = 0; i < d->nr_started; i++)
+		queue_free(&d->queues[i]);
+	free(d->queues);
 	if (d->done_fd >= 0)
 		close(d->done_fd);
 	if (d->signal_fd >= 0)

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "device_internal.h"
 
+#define DISCARD_SECTORS_MAX (1U << 21) /* 1 GiB */
 #define CLIENT_ALIGN 4U /* bytes: the least that the block layer knows */
 
 static int explain_add_error(const struct device *d, int ret)
@@ -70,7 +71,7 @@ static int add_device(struct device *d)
 	d->info = (struct ublksrv_ctrl_dev_info){
 		.nr_hw_queues = (uint16_t)d->options->nr_queues,
 		.queue_depth = (uint16_t)d->options->depth,
-		.max_io_buf_bytes = d->options->max_io,
+		.max_io_buf_bytes = d->target.max_io,
 		.dev_id = (uint32_t)d->options->device,
 		.flags = UBLK_F_USER_COPY | UBLK_F_CMD_IOCTL_ENCODE,
 	};
@@ -99,7 +100,7 @@ static unsigned int shift_of(uint32_t power_of_two)
 
 static int set_params(struct device *d)
 {
-	const struct target *t = &d->target;
+	const struct ublkzc_target *t = &d->target;
 	struct uapi_params params = {
 		.types = UBLK_PARAM_TYPE_BASIC | UAPI_PARAM_TYPE_DMA_ALIGN,
 		.basic = {
@@ -123,12 +124,12 @@ static int set_params(struct device *d)
 		params.basic.attrs |= UBLK_ATTR_READ_ONLY;
 	if (t->volatile_cache)
 		params.basic.attrs |= UBLK_ATTR_VOLATILE_CACHE | UBLK_ATTR_FUA;
-	if (t->discard) {
+	if (t->discard || t->write_zeroes) {
 		params.types |= UBLK_PARAM_TYPE_DISCARD;
 		params.discard = (struct ublk_param_discard){
 			.discard_granularity = t->block_size < 4096 ? 4096 : t->block_size,
-			.max_discard_sectors = 1U << 21, /* 1 GiB */
-			.max_write_zeroes_sectors = 1U << 21,
+			.max_discard_sectors = t->discard ? DISCARD_SECTORS_MAX : 0,
+			.max_write_zeroes_sectors = t->write_zeroes ? DISCARD_SECTORS_MAX : 0,
 			.max_discard_segments = 1,
 		};
 	}

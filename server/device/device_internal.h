@@ -8,7 +8,6 @@
 #include "server/memory/buffers.h"
 #include "server/memory/registry.h"
 #include "server/queue/queue.h"
-#include "server/queue/target.h"
 #include "server/session/listener.h"
 #include "ctrl.h"
 #include "device.h"
@@ -16,7 +15,10 @@
 
 struct device {
 	const struct options *options;
-	struct target target;
+	const struct ublkzc_engine *engine;
+	struct ublkzc_target target;
+	bool opened;	       /* close() is due */
+	_Atomic uint64_t size; /* bytes; may grow */
 	struct ctrl ctrl;
 	struct ublksrv_ctrl_dev_info info;
 	bool added;
@@ -37,6 +39,7 @@ struct device {
 	struct buffers buffers;
 	struct listener listener;
 	struct handover handover;
+	unsigned int rescues; /* that are seen to */
 	bool stop_asked; /* by root, over the socket */
 	bool listening;
 	struct queue *queues;
@@ -46,10 +49,13 @@ struct device {
 
 /* Steps of setting up; 0 or a negative errno that was logged.  device_setup.c: */
 int device_open_events(struct device *d);
-int device_open_target(struct device *d);
 int device_take_lock(struct device *d);
 int device_create_state(struct device *d);
 int device_start_queues(struct device *d);
+/* device_target.c: */
+int device_open_target(struct device *d);
+int device_fence(struct device *d); /* of a device whose server died */
+void device_close_target(struct device *d);
 /* device_driver.c: */
 int device_add(struct device *d);
 int device_open_char(struct device *d);

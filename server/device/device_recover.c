@@ -22,7 +22,6 @@
 
 #include "common/log.h"
 #include "server/life/fault.h"
-#include "server/targets/targets.h"
 #include "device_internal.h"
 
 /* The driver notices the death of a server when its last request is handed back. */
@@ -72,22 +71,25 @@ static int check_size(struct device *d)
 
 	if (ret < 0)
 		return log_error(ret, "device %u: its parameters", d->info.dev_id);
-	if (d->target.size < params.basic.dev_sectors << 9)
+	if (d->size < params.basic.dev_sectors << 9)
 		log_line(LOG_ERROR,
 			 "%s has shrunk to %llu bytes; I/O beyond fails, the device has %llu",
-			 d->target.path ? d->target.path : d->target.ops->name,
-			 (unsigned long long)d->target.size,
+			 d->target.path ? d->target.path : d->engine->name,
+			 (unsigned long long)d->size,
 			 (unsigned long long)params.basic.dev_sectors << 9);
-	d->target.size = params.basic.dev_sectors << 9;
+	if (d->target.max_io < d->info.max_io_buf_bytes)
+		return log_error(-EINVAL, "engine %s takes %u bytes at once, the device has %u",
+				 d->engine->name, d->target.max_io, d->info.max_io_buf_bytes);
+	d->size = params.basic.dev_sectors << 9;
 	d->target.block_size = 1U << params.basic.logical_bs_shift;
 	return 0;
 }
 
 static int resume(struct device *d)
 {
-	int ret = device_start_queues(d);
+	int ret;
 
-	if (ret)
+	if ((ret = device_fence(d)) || (ret = device_start_queues(d)))
 		return ret;
 	ret = ctrl_end_recovery(&d->ctrl, d->info.dev_id, getpid());
 	if (ret < 0)
@@ -362,7 +364,7 @@ int device_adopt(struct device *d, unsigned int number)
 	uint64_t indices = indices_used(number);
 	int ret;
 
-	if (d->options->target == &target_mem)
+	if (d->options->engine->flags & UBLKZC_IN_MEMORY)
 		return log_error(-ENODATA,
 				 "device %u was a RAM disk: its contents went with its server and "
 				 "its keeper (ublkzc del -n %u removes it)",

@@ -14,29 +14,29 @@ static bool driver_can(struct device *d)
 
 static int judge(const struct device *d, uint64_t wanted)
 {
-	return wanted >= d->target.size && wanted % d->target.block_size == 0 ? 0 : -EINVAL;
+	return wanted >= d->size && wanted % d->target.block_size == 0 ? 0 : -EINVAL;
 }
 
 static int find_size(struct device *d, uint64_t *size)
 {
-	const struct target_ops *ops = d->target.ops;
+	const struct ublkzc_engine *engine = d->engine;
 	int ret = *size ? judge(d, *size) : 0;
 
 	if (!ret)
-		ret = ops->grow ? ops->grow(&d->target, size) : *size ? 0 : -EINVAL;
+		ret = engine->grow ? engine->grow(&d->target, size) : *size ? 0 : -EINVAL;
 	return ret ? ret : judge(d, *size);
 }
 
 /* The driver may send requests beyond the old end at once, so we allow them first. */
 static int grow(struct device *d, uint64_t size)
 {
-	uint64_t before = d->target.size;
+	uint64_t before = d->size;
 	int ret;
 
-	d->target.size = size;
+	d->size = size;
 	ret = ctrl_update_size(&d->ctrl, d->info.dev_id, size >> 9);
 	if (ret < 0)
-		d->target.size = before;
+		d->size = before;
 	else
 		d->state->size = size;
 	return ret < 0 ? ret : 0;
@@ -48,7 +48,7 @@ int device_resize(void *host, uint64_t *size, enum wire_reason *ret_reason)
 	uint64_t wanted = *size;
 	int ret;
 
-	*size = d->target.size;
+	*size = d->size;
 	*ret_reason = WIRE_NO_RESIZE;
 	if (!driver_can(d))
 		return -EOPNOTSUPP;
@@ -58,7 +58,7 @@ int device_resize(void *host, uint64_t *size, enum wire_reason *ret_reason)
 		*ret_reason = WIRE_TARGET_REFUSED;
 	if (!ret)
 		ret = grow(d, wanted);
-	*size = d->target.size;
+	*size = d->size;
 	if (!ret)
 		log_line(LOG_INFO, "device %u has %llu bytes now", d->info.dev_id,
 			 (unsigned long long)*size);

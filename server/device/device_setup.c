@@ -15,29 +15,6 @@
 #include "server/life/reclaim.h"
 #include "device_internal.h"
 
-int device_open_target(struct device *d)
-{
-	struct vault_record record = { .kind = VAULT_BACKING };
-	const struct options *o = d->options;
-	int inherited = d->backing_fd;
-	int ret;
-
-	d->target = (struct target){
-		.ops = o->target,
-		.path = o->path,
-		.read_only = o->read_only,
-		.buffered = o->buffered,
-		.force = o->force,
-		.size = o->size,
-		.block_size = o->block_size,
-		.fd = inherited,
-	};
-	ret = d->target.ops->open(&d->target);
-	if (!ret && inherited < 0 && d->target.fd >= 0)
-		vault_put(d->vault, &record, d->target.fd);
-	return ret;
-}
-
 int device_take_lock(struct device *d)
 {
 	struct vault_record record = { .kind = VAULT_LOCK };
@@ -58,7 +35,7 @@ int device_take_lock(struct device *d)
 
 int device_create_state(struct device *d)
 {
-	const struct target *t = &d->target;
+	const struct ublkzc_target *t = &d->target;
 	struct vault_record record = {
 		.kind = VAULT_STATE,
 		.state = { .number = d->info.dev_id },
@@ -70,10 +47,10 @@ int device_create_state(struct device *d)
 		return log_error(ret, STATE_DIR "/ublkb%u.stat", d->info.dev_id);
 	d->state->depth = d->info.queue_depth;
 	d->state->block_size = t->block_size;
-	d->state->size = t->size;
+	d->state->size = d->size;
 	d->state->shmem_zc = d->shmem_zc;
 	d->state->read_only = t->read_only;
-	snprintf(d->state->target, sizeof(d->state->target), "%s", t->ops->name);
+	snprintf(d->state->target, sizeof(d->state->target), "%s", d->engine->name);
 	if (t->path)
 		snprintf(d->state->path, sizeof(d->state->path), "%s", t->path);
 	d->state->keeper = d->vault->fd >= 0 ? getppid() : 0;
@@ -94,7 +71,10 @@ int device_start_queues(struct device *d)
 			.char_fd = d->char_fd,
 			.shmem_zc = d->shmem_zc,
 			.lists = (d->info.flags & UAPI_F_SHMEM_SEGS) != 0,
+			.memory_align = d->target.memory_align ? d->target.memory_align : 1,
+			.engine = d->engine,
 			.target = &d->target,
+			.size = &d->size,
 			.registry = &d->registry,
 			.counters = &d->state->queues[i],
 		};

@@ -2,14 +2,16 @@
 /*
  * queue.c - fetch, serve, commit.
  *
- *   driver --(FETCH cqe)--> start_request --> target --> request_complete
- *      ^                                                      |
- *      +------------------(COMMIT_AND_FETCH)------------------+
+ *   driver --(FETCH cqe)--> start_request --> engine --> ublkzc_complete --> end_request
+ *      ^                                           (any thread)                   |
+ *      +-----------------------------(COMMIT_AND_FETCH)---------------------------+
  *
- * Where a request's data is, request.c says.
+ * Where a request's data is, request.c says.  A request that the engine ends on another
+ * thread joins a list without a lock, whose first entry wakes the ring by an eventfd.
  */
 #include "queue.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,9 +27,21 @@
 
 #define LATENCY_SAMPLE 7U /* no power of two: what comes in pairs is seen in turn */
 
-/* user_data: what completed, and for which tag */
-#define UD_TARGET (1ULL << 32)
+/* user_data: what completed, and for which tag or descriptor */
+#define UD_COMMAND 0ULL
+#define UD_ENGINE (1ULL << 32)
+#define UD_POLL (2ULL << 32)
+#define UD_ENDED (3ULL << 32)
+#define UD_KIND(data) ((data) & (3ULL << 32))
 #define UD_TAG(data) ((uint16_t)(data))
+
+/* The queue of this thread. */
+static _Thread_local struct queue *mine;
+
+static struct queue *queue_of(struct ublkzc_queue *io)
+{
+	return (struct queue *)io;
+}
 
 static struct io_uring_sqe *get_sqe(struct queue *q)
 {
@@ -38,16 +52,6 @@ static struct io_uring_sqe *get_sqe(struct queue *q)
 		io_uring_submit(&q->ring);
 		sqe = io_uring_get_sqe(&q->ring);
 	}
-	return sqe;
-}
-
-struct io_uring_sqe *request_sqe(struct queue *q, struct request *rq)
-{
-	struct io_uring_sqe *sqe = get_sqe(q);
-
-	memset(sqe, 0, sizeof(*sqe));
-	sqe->user_data = UD_TARGET | rq->tag;
-	q->nr_target++;
 	return sqe;
 }
 
@@ -71,6 +75,8 @@ static void queue_io_command(struct queue *q, unsigned int cmd_op, uint16_t tag,
 		cmd->addr = (uintptr_t)q->segments[tag].list;
 	q->nr_fetching++;
 }
+
+/* ---- requests ---- */
 
 static uint64_t clock_ns(void)
 {
@@ -97,56 +103,177 @@ static void count_time(struct queue *q, const struct request *rq)
 		now = clock_ns();
 		nr = LATENCY_SAMPLE;
 	}
-	latency_add(rq->op == REQ_READ ? &c->read_time : &c->write_time, now - rq->began, nr);
+	latency_add(rq->io.op == UBLKZC_READ ? &c->read_time : &c->write_time, now - rq->began, nr);
 }
 
-void request_complete(struct queue *q, struct request *rq, int res)
+static void end_request(struct queue *q, struct request *rq, int res)
 {
-	bool has_data = rq->op == REQ_READ || rq->op == REQ_WRITE;
+	bool has_data = rq->io.op == UBLKZC_READ || rq->io.op == UBLKZC_WRITE;
 
-	if (request_copy_instead(q, rq, res)) {
-		q->config.target->ops->submit(q, rq);
+	if (request_copy_instead(q, rq, &res)) {
+		q->config.engine->submit(&rq->io);
 		return;
 	}
+	q->nr_begun--;
 	res = request_finish(q, rq, res);
 	if (has_data)
 		count_time(q, rq);
-	queue_io_command(q, UBLK_U_IO_COMMIT_AND_FETCH_REQ, rq->tag,
-			 res < 0 ? res : (has_data ? (int)rq->len : 0));
+	queue_io_command(q, UBLK_U_IO_COMMIT_AND_FETCH_REQ, (uint16_t)rq->io.tag,
+			 res < 0 ? res : (has_data ? (int)rq->io.len : 0));
 }
 
 static void start_request(struct queue *q, struct request *rq)
 {
-	const struct ublksrv_io_desc *iod = &q->descriptors[rq->tag];
+	const struct ublksrv_io_desc *iod = &q->descriptors[rq->io.tag];
 	int err = request_begin(q, rq, iod);
 
 	rq->began = q->now;
+	q->nr_begun++;
 	if (err)
-		request_complete(q, rq, err);
+		end_request(q, rq, err);
 	else
-		q->config.target->ops->submit(q, rq);
+		q->config.engine->submit(&rq->io);
+}
+
+/* ---- ended on other threads ---- */
+
+static void signal_fd(int fd)
+{
+	uint64_t one = 1;
+
+	/* Somebody waits for it. */
+	while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+/* The release meets the acquire in end_listed(): what the thread did is seen there. */
+static void list_ended(struct queue *q, struct request *rq, int res)
+{
+	struct request *first = atomic_load_explicit(&q->ended, memory_order_relaxed);
+
+	rq->result = res;
+	do
+		rq->next_ended = first;
+	while (!atomic_compare_exchange_weak_explicit(&q->ended, &first, rq, memory_order_release,
+						      memory_order_relaxed));
+	/* Who puts the first wakes; whoever adds to it comes before the list is taken. */
+	if (!first)
+		signal_fd(q->ended_fd);
+}
+
+static void await_ended(struct queue *q)
+{
+	struct io_uring_sqe *sqe = get_sqe(q);
+
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = IORING_OP_READ;
+	sqe->fd = q->ended_fd;
+	sqe->addr = (uintptr_t)&q->ended_read;
+	sqe->len = sizeof(q->ended_read);
+	sqe->user_data = UD_ENDED;
+}
+
+static void end_listed(struct queue *q)
+{
+	struct request *rq = atomic_exchange_explicit(&q->ended, NULL, memory_order_acquire);
+	struct request *first = NULL;
+
+	/* In the order in which they were ended. */
+	while (rq) {
+		struct request *next = rq->next_ended;
+
+		rq->next_ended = first;
+		first = rq;
+		rq = next;
+	}
+	while ((rq = first)) {
+		first = rq->next_ended;
+		end_request(q, rq, rq->result);
+	}
+}
+
+/* ---- what engines call (host.c) ---- */
+
+void queue_complete(struct ublkzc_request *io, int res)
+{
+	struct queue *q = queue_of(io->queue);
+	struct request *rq = (struct request *)io;
+
+	if (q == mine)
+		end_request(q, rq, res);
+	else
+		list_ended(q, rq, res);
+}
+
+struct io_uring_sqe *queue_sqe(struct ublkzc_request *io)
+{
+	struct queue *q = queue_of(io->queue);
+	struct io_uring_sqe *sqe = get_sqe(q);
+
+	assert(q == mine);
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->user_data = UD_ENGINE | io->tag;
+	q->nr_queued++;
+	return sqe;
+}
+
+int queue_poll(struct ublkzc_queue *io, int fd, unsigned int events)
+{
+	struct queue *q = queue_of(io);
+	struct io_uring_sqe *sqe;
+
+	assert(q == mine);
+	if (fd < 0 || !q->config.engine->ready)
+		return -EINVAL;
+	sqe = get_sqe(q);
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = IORING_OP_POLL_ADD;
+	sqe->fd = fd;
+	/* The kernel takes the halves of the word in its own order. */
+	sqe->poll32_events = events;
+	if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
+		sqe->poll32_events = events << 16 | events >> 16;
+	sqe->user_data = UD_POLL | (unsigned int)fd;
+	return 0;
+}
+
+/* ---- the ring ---- */
+
+static void handle_command(struct queue *q, struct request *rq, int res)
+{
+	q->nr_fetching--;
+	if (res == UBLK_IO_RES_OK)
+		start_request(q, rq);
+	else if (res != UBLK_IO_RES_ABORT)
+		log_line(LOG_ERROR, "queue %u: tag %u can no longer be fetched: error %d",
+			 q->config.id, rq->io.tag, res);
 }
 
 static void handle_cqe(struct queue *q, const struct io_uring_cqe *cqe)
 {
+	const struct ublkzc_engine *engine = q->config.engine;
 	struct request *rq = &q->requests[UD_TAG(cqe->user_data)];
 
-	if (cqe->user_data & UD_TARGET) {
-		q->nr_target--;
-		q->config.target->ops->cqe(q, rq, cqe->res);
-		return;
+	switch (UD_KIND(cqe->user_data)) {
+	case UD_COMMAND:
+		handle_command(q, rq, cqe->res);
+		break;
+	case UD_ENGINE:
+		q->nr_queued--;
+		engine->cqe(&rq->io, cqe->res);
+		break;
+	case UD_POLL:
+		engine->ready(&q->io, (int)(uint32_t)cqe->user_data, cqe->res);
+		break;
+	default:
+		end_listed(q);
+		await_ended(q);
 	}
-	q->nr_fetching--;
-	if (cqe->res == UBLK_IO_RES_OK)
-		start_request(q, rq);
-	else if (cqe->res != UBLK_IO_RES_ABORT)
-		log_line(LOG_ERROR, "queue %u: tag %u can no longer be fetched: error %d",
-			 q->config.id, rq->tag, cqe->res);
 }
 
 static void serve(struct queue *q)
 {
-	while (q->nr_fetching || q->nr_target) {
+	while (q->nr_fetching || q->nr_begun || q->nr_queued) {
 		struct io_uring_cqe *cqe;
 		unsigned int head;
 		unsigned int nr = 0;
@@ -231,45 +358,68 @@ static int no_memory(const struct queue *q)
 			 q->config.depth, q->config.max_io);
 }
 
-static int set_up(struct queue *q)
+static int allocate(struct queue *q)
 {
-	int files[2] = { q->config.char_fd, q->config.target->fd };
-	int ret;
-
 	q->requests = calloc(q->config.depth, sizeof(*q->requests));
 	if (!q->requests)
 		return no_memory(q);
-	for (unsigned int tag = 0; tag < q->config.depth; tag++)
-		q->requests[tag].tag = (uint16_t)tag;
+	for (unsigned int tag = 0; tag < q->config.depth; tag++) {
+		q->requests[tag].io.queue = &q->io;
+		q->requests[tag].io.tag = tag;
+	}
 	q->bounce = demand_zero(bounce_size(q));
 	if (q->config.lists)
 		q->segments = demand_zero(segments_size(q));
-	if (!q->bounce || (q->config.lists && !q->segments))
-		return no_memory(q);
-	ret = map_descriptors(q);
-	if (ret)
-		return log_error(ret, "queue %u: map the io descriptors", q->config.id);
-	ret = init_ring(q);
+	return q->bounce && (!q->config.lists || q->segments) ? 0 : no_memory(q);
+}
+
+static int open_ring(struct queue *q)
+{
+	int files[UBLKZC_FILE + 1] = { q->config.char_fd, q->config.target->fd };
+	int ret = init_ring(q);
+
 	if (ret)
 		return log_error(ret, "queue %u: set up io_uring with %u entries", q->config.id,
 				 2 * q->config.depth);
 	q->ring_open = true;
-	ret = io_uring_register_files(&q->ring, files, 2);
+	ret = io_uring_register_files(&q->ring, files, UBLKZC_FILE + 1);
+	return ret ? log_error(ret, "queue %u: register files", q->config.id) : 0;
+}
+
+static int open_engine(struct queue *q)
+{
+	const struct ublkzc_engine *engine = q->config.engine;
+	int ret = engine->queue_open ? engine->queue_open(&q->io) : 0;
+
 	if (ret)
-		return log_error(ret, "queue %u: register files", q->config.id);
+		return log_error(ret, "queue %u: engine %s", q->config.id, engine->name);
+	q->engine_open = true;
+	return 0;
+}
+
+static int fetch(struct queue *q)
+{
+	int ret;
+
+	await_ended(q);
 	for (unsigned int tag = 0; tag < q->config.depth; tag++)
 		queue_io_command(q, UBLK_U_IO_FETCH_REQ, (uint16_t)tag, 0);
 	ret = io_uring_submit(&q->ring);
 	return ret < 0 ? log_error(ret, "queue %u: fetch", q->config.id) : look_for_refusal(q);
 }
 
-static void signal_fd(int fd)
+static int set_up(struct queue *q)
 {
-	uint64_t one = 1;
+	int ret = allocate(q);
 
-	/* Somebody waits for it. */
-	while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	if (ret)
+		return ret;
+	ret = map_descriptors(q);
+	if (ret)
+		return log_error(ret, "queue %u: map the io descriptors", q->config.id);
+	if ((ret = open_ring(q)) || (ret = open_engine(q)))
+		return ret;
+	return fetch(q);
 }
 
 static void *queue_main(void *arg)
@@ -279,18 +429,21 @@ static void *queue_main(void *arg)
 
 	snprintf(name, sizeof(name), "ublkzc-q%u", q->config.id);
 	pthread_setname_np(pthread_self(), name); /* for ps -L and top -H */
+	mine = q;
 	q->error = set_up(q);
 	privileges_keep_none();
 	signal_fd(q->ready_fd);
 	if (!q->error)
 		serve(q);
+	if (q->engine_open && q->config.engine->queue_close)
+		q->config.engine->queue_close(&q->io);
 	if (q->ring_open)
 		io_uring_queue_exit(&q->ring);
 	signal_fd(q->done_fd);
 	return NULL;
 }
 
-static void release(struct queue *q)
+void queue_free(struct queue *q)
 {
 	if (q->descriptors)
 		munmap((void *)q->descriptors, q->descriptors_len);
@@ -301,33 +454,46 @@ static void release(struct queue *q)
 	free(q->requests);
 	if (q->ready_fd >= 0)
 		close(q->ready_fd);
+	if (q->ended_fd >= 0)
+		close(q->ended_fd);
+}
+
+/* When the thread has said whether it could begin. */
+static int wait_for_thread(struct queue *q)
+{
+	uint64_t ready;
+
+	while (read(q->ready_fd, &ready, sizeof(ready)) < 0 && errno == EINTR)
+		;
+	if (q->error)
+		queue_join(q);
+	return q->error;
 }
 
 int queue_start(struct queue *q, const struct queue_config *config, int done_fd)
 {
-	uint64_t ready;
-	int ret;
+	int ret = 0;
 
-	*q = (struct queue){ .config = *config, .done_fd = done_fd };
-	q->ready_fd = eventfd(0, EFD_CLOEXEC);
-	if (q->ready_fd < 0)
-		return log_error(-errno, "queue %u: eventfd", config->id);
-	ret = pthread_create(&q->thread, NULL, queue_main, q);
-	if (ret) {
-		release(q);
-		return log_error(-ret, "queue %u: start its thread", config->id);
+	*q = (struct queue){
+		.io = { .target = config->target, .id = config->id },
+		.config = *config,
+		.done_fd = done_fd,
+		.ready_fd = eventfd(0, EFD_CLOEXEC),
+		.ended_fd = eventfd(0, EFD_CLOEXEC),
+	};
+	if (q->ready_fd < 0 || q->ended_fd < 0) {
+		ret = log_error(-errno, "queue %u: eventfd", config->id);
+	} else {
+		ret = pthread_create(&q->thread, NULL, queue_main, q);
+		ret = ret ? log_error(-ret, "queue %u: start its thread", config->id)
+			  : wait_for_thread(q);
 	}
-	while (read(q->ready_fd, &ready, sizeof(ready)) < 0 && errno == EINTR)
-		;
-	if (!q->error)
-		return 0;
-	ret = q->error;
-	queue_join(q);
+	if (ret)
+		queue_free(q);
 	return ret;
 }
 
 void queue_join(struct queue *q)
 {
 	pthread_join(q->thread, NULL);
-	release(q);
 }

@@ -14,48 +14,48 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <ublkzc/engine.h>
 
 #include "common/uapi.h"
 #include "server/life/state.h"
 #include "server/memory/registry.h"
 #include "segments.h"
-#include "target.h"
 
-enum request_op { REQ_READ, REQ_WRITE, REQ_FLUSH, REQ_DISCARD, REQ_WRITE_ZEROES };
-
+/* What the engine sees of a request, and what is the queue's. */
 struct request {
-	uint16_t tag;
-	uint8_t op; /* enum request_op */
-	bool fua;
-	bool no_unmap;		   /* WRITE_ZEROES: keep the space allocated */
-	bool writing_zeroes;	   /* the file target's: WRITE_ZEROES by writing */
-	bool zero_copy;		   /* data is in a registered buffer */
-	bool bounced;		   /* zero_copy, but io goes through the bounce buffer */
-	uint64_t began;		   /* when the server had it, by queue.now */
-	uint64_t offset;	   /* bytes on the device */
-	uint32_t len;		   /* bytes */
-	uint32_t done;		   /* bytes finished; the target's to use */
-	uint8_t *data;		   /* len bytes for READ and WRITE; NULL else, and with segments */
-	struct segments *segments; /* where the data is, if not in one piece; or NULL */
-	uint8_t *client;	   /* bounced: where the bytes really belong */
+	struct ublkzc_request io;   /* first, so that one is the other */
+	bool zero_copy;		    /* its data is in registered memory */
+	bool bounced;		    /* and yet goes through the bounce buffer */
+	uint64_t began;		    /* when the server had it, by queue.now */
+	struct iovec piece;	    /* data in one piece; io.iov */
+	struct segments *segments;  /* in several, or NULL; then io.iov is theirs */
+	uint8_t *client;	    /* bounced: where the bytes really belong */
+	unsigned int rescues;	    /* registry_rescues() before its data was looked up */
+	struct request *next_ended; /* of queue.ended */
+	int result;		    /* while there */
 };
 
 struct queue_config {
 	unsigned int id;
 	unsigned int depth;
-	uint32_t max_io; /* bytes of the largest request */
-	int char_fd;	 /* /dev/ublkcN, borrowed */
-	bool shmem_zc;	 /* the device has the feature */
-	bool lists;	 /* and its driver lists what is not in one piece */
-	struct target *target;
+	uint32_t max_io;       /* bytes of the largest request */
+	uint32_t memory_align; /* what the engine needs, at least 1 */
+	int char_fd;	       /* /dev/ublkcN, borrowed */
+	bool shmem_zc;	       /* the device has the feature */
+	bool lists;	       /* and its driver lists what is not in one piece */
+	const struct ublkzc_engine *engine;
+	const struct ublkzc_target *target;
+	const _Atomic uint64_t *size; /* bytes that the device has now */
 	const struct registry *registry;
 	struct queue_counters *counters;
 };
 
 struct queue {
+	struct ublkzc_queue io; /* first: what the engine sees */
 	struct queue_config config;
 	struct io_uring ring;
 	bool ring_open;
+	bool engine_open;
 	const struct ublksrv_io_desc *descriptors;
 	size_t descriptors_len;
 	struct request *requests;  /* depth of them, by tag */
@@ -64,7 +64,12 @@ struct queue {
 	uint64_t now;		   /* ns, of the last time the thread woke */
 	unsigned int nr_quick;	   /* requests that were done before it slept again */
 	unsigned int nr_fetching;  /* commands owned by the driver */
-	unsigned int nr_target;	   /* target completions outstanding */
+	unsigned int nr_begun;	   /* requests that the engine has */
+	unsigned int nr_queued;	   /* entries of its in the ring */
+	/* Requests that the engine has ended on other threads, the last first. */
+	_Atomic(struct request *) ended;
+	int ended_fd;	     /* eventfd: written when that was empty */
+	uint64_t ended_read; /* what is read from it */
 	pthread_t thread;
 	int ready_fd; /* eventfd: written once, when FETCH is done or failed */
 	int done_fd;  /* eventfd: written when the thread ends */
@@ -72,23 +77,21 @@ struct queue {
 };
 
 /*
- * Start the thread; returns when all tags are fetched (the device may be
- * started) or with the error.  @done_fd is written when the thread ends.
+ * Start the thread; returns when all tags are fetched (the device may be started) or with
+ * the error, and then there is nothing to join or to free.  @done_fd is written when the
+ * thread ends.
  */
 int queue_start(struct queue *q, const struct queue_config *config, int done_fd);
 
-/* Wait for the thread and release everything.  Call once per started queue. */
+/* Wait for the thread.  Once per started queue. */
 void queue_join(struct queue *q);
 
-/* For targets, on the queue's thread. */
+/* Release everything, when no thread of the engine is left. */
+void queue_free(struct queue *q);
 
-/* A zeroed SQE whose completion reaches ops->cqe(rq).  Never NULL. */
-struct io_uring_sqe *request_sqe(struct queue *q, struct request *rq);
-
-/* @res: 0, or a negative errno.  A request is done whole or failed. */
-void request_complete(struct queue *q, struct request *rq, int res);
-
-/* Fixed file index of target->fd in the ring. */
-#define QUEUE_TARGET_FILE 1
+/* What engines call: host.c. */
+void queue_complete(struct ublkzc_request *io, int res);
+struct io_uring_sqe *queue_sqe(struct ublkzc_request *io);
+int queue_poll(struct ublkzc_queue *io, int fd, unsigned int events);
 
 #endif

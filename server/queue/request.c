@@ -28,23 +28,29 @@
 
 /* ---- copying ---- */
 
+static uint8_t *bounce_of(struct queue *q, const struct request *rq)
+{
+	return q->bounce + (size_t)rq->io.tag * q->config.max_io;
+}
+
 static off_t user_copy_pos(const struct queue *q, const struct request *rq)
 {
 	return UBLKSRV_IO_BUF_OFFSET + (off_t)(((uint64_t)q->config.id << UBLK_QID_OFF) |
-					       ((uint64_t)rq->tag << UBLK_TAG_OFF));
+					       ((uint64_t)rq->io.tag << UBLK_TAG_OFF));
 }
 
 /* Move all of @rq's bytes between bounce buffer and request pages. */
 static int user_copy(struct queue *q, struct request *rq)
 {
+	uint8_t *ours = bounce_of(q, rq);
 	off_t pos = user_copy_pos(q, rq);
 	uint32_t done = 0;
 
-	while (done < rq->len) {
-		size_t left = rq->len - done;
-		ssize_t n = rq->op == REQ_WRITE
-				    ? pread(q->config.char_fd, rq->data + done, left, pos + done)
-				    : pwrite(q->config.char_fd, rq->data + done, left, pos + done);
+	while (done < rq->io.len) {
+		size_t left = rq->io.len - done;
+		ssize_t n = rq->io.op == UBLKZC_WRITE
+				    ? pread(q->config.char_fd, ours + done, left, pos + done)
+				    : pwrite(q->config.char_fd, ours + done, left, pos + done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -70,40 +76,55 @@ static int client_copy(void *ours, void *theirs, size_t len, bool to_client)
 static void count(struct queue *q, const struct request *rq, int res)
 {
 	struct queue_counters *c = q->config.counters;
-	struct op_counters *op = rq->op == REQ_WRITE ? &c->write : &c->read;
+	struct op_counters *op = rq->io.op == UBLKZC_WRITE ? &c->write : &c->read;
 
-	switch (rq->op) {
-	case REQ_READ:
-	case REQ_WRITE:
+	switch (rq->io.op) {
+	case UBLKZC_READ:
+	case UBLKZC_WRITE:
 		counter_add(rq->zero_copy ? &op->zero_copy_requests : &op->copied_requests, 1);
-		counter_add(rq->zero_copy ? &op->zero_copy_bytes : &op->copied_bytes, rq->len);
+		counter_add(rq->zero_copy ? &op->zero_copy_bytes : &op->copied_bytes, rq->io.len);
 		if (rq->bounced)
 			counter_add(&c->bounced, 1);
 		if (rq->segments)
 			counter_add(&c->scattered, 1);
 		break;
-	case REQ_FLUSH:
+	case UBLKZC_FLUSH:
 		counter_add(&c->flushes, 1);
 		break;
-	case REQ_DISCARD:
+	case UBLKZC_DISCARD:
 		counter_add(&c->discards, 1);
 		break;
-	case REQ_WRITE_ZEROES:
+	case UBLKZC_WRITE_ZEROES:
 		counter_add(&c->write_zeroes, 1);
 		break;
 	}
 	/* To discard is a hint, which storage may not take. */
-	if (res < 0 && !(rq->op == REQ_DISCARD && res == -EOPNOTSUPP))
+	if (res < 0 && !(rq->io.op == UBLKZC_DISCARD && res == -EOPNOTSUPP))
 		counter_add(&c->errors, 1);
+}
+
+/* Has memory been put where clients' memory was, since @rq's was looked up?  Then it may be @rq's.
+ */
+static bool is_rescued(const struct queue *q, const struct request *rq)
+{
+	return rq->rescues != registry_rescues(q->config.registry);
+}
+
+/* What was read, from our memory to where it belongs. */
+static int deliver(struct queue *q, struct request *rq)
+{
+	int res = client_copy(bounce_of(q, rq), rq->client, rq->io.len, true);
+
+	return !res && is_rescued(q, rq) ? -EFAULT : res;
 }
 
 int request_finish(struct queue *q, struct request *rq, int res)
 {
-	if (!res && rq->op == REQ_READ) {
+	if (!res && rq->io.op == UBLKZC_READ) {
 		if (!rq->zero_copy)
 			res = user_copy(q, rq);
 		else if (rq->bounced)
-			res = client_copy(rq->data, rq->client, rq->len, true);
+			res = deliver(q, rq);
 		/* There is no page any more in registered memory, but the request has its own. */
 		if (res == -EFAULT && rq->zero_copy) {
 			rq->zero_copy = rq->bounced = false;
@@ -116,11 +137,6 @@ int request_finish(struct queue *q, struct request *rq, int res)
 }
 
 /* ---- where the data is ---- */
-
-static uint8_t *bounce_of(struct queue *q, const struct request *rq)
-{
-	return q->bounce + (size_t)rq->tag * q->config.max_io;
-}
 
 /* Why a request's data is copied, as far as the server can know. */
 static counter_t *copied_because(struct queue *q, bool matched)
@@ -136,37 +152,45 @@ static counter_t *copied_because(struct queue *q, bool matched)
 	return &c->copied_other_memory;
 }
 
+static void set_piece(struct request *rq, uint8_t *data)
+{
+	rq->piece = (struct iovec){ data, rq->io.len };
+	rq->io.iov = &rq->piece;
+	rq->io.nr_iov = 1;
+}
+
 static int prepare_copied(struct queue *q, struct request *rq)
 {
 	rq->zero_copy = false;
 	rq->bounced = false;
 	rq->segments = NULL;
-	rq->data = bounce_of(q, rq);
-	return rq->op == REQ_WRITE ? user_copy(q, rq) : 0;
+	set_piece(rq, bounce_of(q, rq));
+	return rq->io.op == UBLKZC_WRITE ? user_copy(q, rq) : 0;
 }
 
 /* Where the storage wants it aligned better, the data goes through our memory. */
-static int prepare_matched(struct queue *q, struct request *rq)
+static int prepare_matched(struct queue *q, struct request *rq, uint8_t *data)
 {
 	rq->zero_copy = true;
-	rq->bounced = ((uintptr_t)rq->data & (q->config.target->memory_align - 1)) != 0;
+	rq->bounced = ((uintptr_t)data & (q->config.memory_align - 1)) != 0;
+	set_piece(rq, rq->bounced ? bounce_of(q, rq) : data);
 	if (!rq->bounced)
 		return 0;
-	rq->client = rq->data;
-	rq->data = bounce_of(q, rq);
-	return rq->op == REQ_WRITE ? client_copy(rq->data, rq->client, rq->len, false) : 0;
+	rq->client = data;
+	return rq->io.op == UBLKZC_WRITE ? client_copy(bounce_of(q, rq), data, rq->io.len, false)
+					 : 0;
 }
 
 /* What the storage cannot take as it is, is copied: this is too rare to gather it ourselves. */
 static int prepare_listed(struct queue *q, struct request *rq, uint64_t nr)
 {
-	const struct target *t = q->config.target;
-	struct segments *s = &q->segments[rq->tag];
+	uint32_t align = q->config.memory_align;
+	struct segments *s = &q->segments[rq->io.tag];
 	counter_t *why = &q->config.counters->copied_misaligned;
 
-	if (!segments_find(s, nr, q->config.registry, rq->len, rq->op == REQ_READ))
+	if (!segments_find(s, nr, q->config.registry, rq->io.len, rq->io.op == UBLKZC_READ))
 		why = copied_because(q, true);
-	else if (segments_aligned(s, t->memory_align, t->memory_align > 1 ? t->block_size : 1))
+	else if (segments_aligned(s, align, align > 1 ? q->config.target->block_size : 1))
 		why = NULL;
 	if (why) {
 		counter_add(why, 1);
@@ -174,18 +198,23 @@ static int prepare_listed(struct queue *q, struct request *rq, uint64_t nr)
 	}
 	rq->zero_copy = true;
 	rq->segments = s;
+	rq->io.iov = s->iov;
+	rq->io.nr_iov = s->nr;
 	return 0;
 }
 
 static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod)
 {
 	bool matched = (iod->op_flags & UAPI_IO_F_SHMEM_ZC) != 0;
+	uint8_t *data;
 
+	/* Before it is looked up: what is rescued later is noticed. */
+	rq->rescues = registry_rescues(q->config.registry);
 	if (matched) {
-		rq->data =
-			registry_find(q->config.registry, iod->addr, rq->len, rq->op == REQ_READ);
-		if (rq->data)
-			return prepare_matched(q, rq);
+		data = registry_find(q->config.registry, iod->addr, rq->io.len,
+				     rq->io.op == UBLKZC_READ);
+		if (data)
+			return prepare_matched(q, rq, data);
 	}
 	if (q->segments && (iod->op_flags & UAPI_IO_F_SHMEM_SEGS))
 		return prepare_listed(q, rq, iod->addr);
@@ -193,7 +222,7 @@ static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_
 	if (!matched)
 		registry_missed(q->config.registry);
 	if (registry_unanswered(q->config.registry))
-		counter_add(&q->config.counters->copied_unanswered_bytes, rq->len);
+		counter_add(&q->config.counters->copied_unanswered_bytes, rq->io.len);
 	return prepare_copied(q, rq);
 }
 
@@ -203,23 +232,33 @@ static int decode_op(const struct ublksrv_io_desc *iod, struct request *rq)
 {
 	switch (ublksrv_get_op(iod)) {
 	case UBLK_IO_OP_READ:
-		rq->op = REQ_READ;
+		rq->io.op = UBLKZC_READ;
 		return 0;
 	case UBLK_IO_OP_WRITE:
-		rq->op = REQ_WRITE;
+		rq->io.op = UBLKZC_WRITE;
 		return 0;
 	case UBLK_IO_OP_FLUSH:
-		rq->op = REQ_FLUSH;
+		rq->io.op = UBLKZC_FLUSH;
 		return 0;
 	case UBLK_IO_OP_DISCARD:
-		rq->op = REQ_DISCARD;
+		rq->io.op = UBLKZC_DISCARD;
 		return 0;
 	case UBLK_IO_OP_WRITE_ZEROES:
-		rq->op = REQ_WRITE_ZEROES;
+		rq->io.op = UBLKZC_WRITE_ZEROES;
 		return 0;
 	default:
 		return -EOPNOTSUPP;
 	}
+}
+
+/* What is the engine's, as it finds it. */
+static void begin_anew(struct request *rq)
+{
+	rq->io.iov = NULL;
+	rq->io.nr_iov = 0;
+	rq->io.done = 0;
+	rq->io.state = 0;
+	rq->io.priv = NULL;
 }
 
 /* Everything the kernel says about a request is checked against what we set up. */
@@ -227,45 +266,45 @@ static int decode(struct queue *q, const struct ublksrv_io_desc *iod, struct req
 {
 	uint64_t len = (uint64_t)iod->nr_sectors * SECTOR;
 	uint64_t offset = iod->start_sector * SECTOR;
+	uint64_t size = atomic_load_explicit(q->config.size, memory_order_relaxed);
 	int err = decode_op(iod, rq);
-	bool has_data = rq->op == REQ_READ || rq->op == REQ_WRITE;
+	bool has_data = rq->io.op == UBLKZC_READ || rq->io.op == UBLKZC_WRITE;
 
-	rq->len = 0; /* so that a refused request counts no bytes */
+	rq->io.len = 0; /* so that a refused request counts no bytes */
 	rq->zero_copy = rq->bounced = false;
 	rq->segments = NULL;
 	if (err)
 		return err;
-	if (rq->op == REQ_FLUSH)
+	if (rq->io.op == UBLKZC_FLUSH)
 		len = offset = 0;
-	if (offset > q->config.target->size || len > q->config.target->size - offset)
+	if (offset > size || len > size - offset)
 		return -EIO;
 	if (has_data && len > q->config.max_io)
 		return -EIO;
-	rq->fua = (iod->op_flags & UBLK_IO_F_FUA) != 0;
-	rq->no_unmap = (iod->op_flags & UAPI_IO_F_NOUNMAP) != 0;
-	rq->offset = offset;
-	rq->len = (uint32_t)len;
-	rq->done = 0;
-	rq->writing_zeroes = false;
-	rq->data = NULL;
+	rq->io.fua = (iod->op_flags & UBLK_IO_F_FUA) != 0;
+	rq->io.no_unmap = (iod->op_flags & UAPI_IO_F_NOUNMAP) != 0;
+	rq->io.offset = offset;
+	rq->io.len = (uint32_t)len;
+	begin_anew(rq);
 	return 0;
 }
 
-bool request_copy_instead(struct queue *q, struct request *rq, int res)
+bool request_copy_instead(struct queue *q, struct request *rq, int *res)
 {
-	if (res != -EFAULT || !rq->zero_copy)
+	if (!rq->zero_copy || (*res != -EFAULT && !is_rescued(q, rq)))
 		return false;
-	rq->done = 0;
+	begin_anew(rq);
 	/* Each counts once, as what it was in the end. */
 	counter_add(&q->config.counters->copied_unknown_buffer, 1);
-	return prepare_copied(q, rq) == 0;
+	*res = prepare_copied(q, rq);
+	return *res == 0;
 }
 
 int request_begin(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod)
 {
 	int err = decode(q, iod, rq);
 
-	if (!err && (rq->op == REQ_READ || rq->op == REQ_WRITE))
+	if (!err && (rq->io.op == UBLKZC_READ || rq->io.op == UBLKZC_WRITE))
 		err = prepare(q, rq, iod);
 	return err;
 }

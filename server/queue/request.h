@@ -16,11 +16,13 @@
 int request_begin(struct queue *q, struct request *rq, const struct ublksrv_io_desc *iod);
 
 /*
- * Registered memory has no page where @rq's data is (@res is -EFAULT): its owner has taken it
- * out while the request was under way. The pages of the request are another matter, and the
- * driver has them: so it is to be done again, copied.  True: submit it again.
+ * Registered memory had no page where @rq's data is: a system call said so (@res is -EFAULT), or the
+ * engine's code met a page that was put there for it (memory/rescue.h).  Its owner has taken
+ * it out while the request was under way. The pages of the request are another matter, and the
+ * driver has them: so it is to be done again, copied.  True: submit it again; else *@res is
+ * what it ends with.
  */
-bool request_copy_instead(struct queue *q, struct request *rq, int res);
+bool request_copy_instead(struct queue *q, struct request *rq, int *res);
 
 /*
  * The target is done with it, with @res: data that was read goes to where it belongs, and the

@@ -31,7 +31,6 @@ bool segments_find(struct segments *s, uint64_t nr, const struct registry *r, ui
 			return false;
 		sum += s->iov[i].iov_len;
 	}
-	s->first = 0;
 	s->nr = (unsigned int)nr;
 	return sum == len;
 }
@@ -43,14 +42,4 @@ bool segments_aligned(const struct segments *s, uint32_t address_align, uint32_t
 		    (s->iov[i].iov_len & (len_align - 1)))
 			return false;
 	return true;
-}
-
-void segments_advance(struct segments *s, uint32_t bytes)
-{
-	while (s->first < s->nr && bytes >= s->iov[s->first].iov_len)
-		bytes -= (uint32_t)s->iov[s->first++].iov_len;
-	if (s->first < s->nr) {
-		s->iov[s->first].iov_base = (uint8_t *)s->iov[s->first].iov_base + bytes;
-		s->iov[s->first].iov_len -= bytes;
-	}
 }

@@ -19,8 +19,7 @@
 struct segments {
 	struct uapi_shmem_seg list[UAPI_SHMEM_SEGS_MAX];
 	struct iovec iov[UAPI_SHMEM_SEGS_MAX];
-	unsigned int first; /* of iov, that is not done yet */
-	unsigned int nr;    /* of iov */
+	unsigned int nr; /* of iov */
 };
 
 /*
@@ -32,8 +31,5 @@ bool segments_find(struct segments *s, uint64_t nr, const struct registry *r, ui
 
 /* Does every segment begin and end where these powers of two allow it? */
 bool segments_aligned(const struct segments *s, uint32_t address_align, uint32_t len_align);
-
-/* The first @bytes of what was left are done. */
-void segments_advance(struct segments *s, uint32_t bytes);
 
 #endif

@@ -13,36 +13,61 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/log.h"
-#include "server/life/holders.h"
+/* Says it, with what @err is. */
+__attribute__((format(printf, 2, 3))) static int fail(int err, const char *format, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	ublkzc_log(UBLKZC_LOG_ERROR, "%s: %s", text, strerror(-err));
+	return err;
+}
+
+int backing_check(const struct ublkzc_target *target, char *why, size_t size)
+{
+	static const char *const names[] = { "buffered", "force" };
+
+	for (unsigned int i = 0; i < 2; i++) {
+		if (ublkzc_setting_yes(target, names[i]) >= 0)
+			continue;
+		snprintf(why, size, "-o %s=%s: wants yes or no", names[i],
+			 ublkzc_setting(target, names[i]));
+		return -EINVAL;
+	}
+	return 0;
+}
 
 /* What direct I/O needs where the kernel does not say (before 6.1, or on tmpfs). */
 #define DIRECT_ALIGN_DEFAULT 4096U
 
-static int wrong_kind(const struct target *target, mode_t mode)
+static int wrong_kind(const struct ublkzc_target *target, mode_t mode)
 {
-	return log_error(S_ISDIR(mode) ? -EISDIR : -ENOTBLK,
-			 "%s is neither a regular file nor a block device", target->path);
+	return fail(S_ISDIR(mode) ? -EISDIR : -ENOTBLK,
+		    "%s is neither a regular file nor a block device", target->path);
 }
 
 /*
  * What the path names, and not yet opened: to open a pipe would wait for its other end, and
  * a block device that somebody has is not to be opened in any other way than with O_EXCL.
  */
-static int find_backing(const struct target *target, struct stat *ret_st)
+static int find_backing(const struct ublkzc_target *target, struct stat *ret_st)
 {
 	int fd = open(target->path, O_PATH | O_CLOEXEC);
 	int ret;
 
 	if (fd < 0)
-		return log_error(-errno, "%s", target->path);
+		return fail(-errno, "%s", target->path);
 	if (fstat(fd, ret_st) < 0)
-		ret = log_error(-errno, "%s", target->path);
+		ret = fail(-errno, "%s", target->path);
 	else if (!S_ISREG(ret_st->st_mode) && !S_ISBLK(ret_st->st_mode))
 		ret = wrong_kind(target, ret_st->st_mode);
 	else
@@ -62,11 +87,11 @@ static int open_found(int found, int flags)
 }
 
 /* Read-write with direct I/O if possible, then less of both. */
-static int open_directly(const struct target *target, int found, int flags, bool *ret_direct)
+static int open_directly(const struct ublkzc_target *target, int found, int flags, bool *ret_direct)
 {
 	int fd;
 
-	*ret_direct = !target->buffered;
+	*ret_direct = ublkzc_setting_yes(target, "buffered") != 1;
 	fd = open_found(found, flags | (*ret_direct ? O_DIRECT : 0));
 	if (fd == -EINVAL && *ret_direct) {
 		*ret_direct = false;
@@ -75,7 +100,7 @@ static int open_directly(const struct target *target, int found, int flags, bool
 	return fd;
 }
 
-static int open_block_device(const struct target *target, int found, int flags, dev_t dev,
+static int open_block_device(const struct ublkzc_target *target, int found, int flags, dev_t dev,
 			     bool *ret_direct)
 {
 	int fd = open_directly(target, found, flags | O_EXCL, ret_direct);
@@ -83,19 +108,18 @@ static int open_block_device(const struct target *target, int found, int flags, 
 
 	if (fd != -EBUSY)
 		return fd;
-	holders_describe(dev, holders, sizeof(holders));
-	if (!target->force)
-		return log_error(
-			-EBUSY,
-			"%s is in use: %s (--force serves it all the same, and can destroy "
-			"what is on it)",
-			target->path, holders);
-	log_line(LOG_WARN, "%s is in use: %s; served all the same (--force)", target->path,
-		 holders);
+	ublkzc_who_has(dev, holders, sizeof(holders));
+	if (ublkzc_setting_yes(target, "force") != 1)
+		return fail(-EBUSY,
+			    "%s is in use: %s (--force serves it all the same, and can destroy "
+			    "what is on it)",
+			    target->path, holders);
+	ublkzc_log(UBLKZC_LOG_WARNING, "%s is in use: %s; served all the same (--force)",
+		   target->path, holders);
 	return open_directly(target, found, flags, ret_direct);
 }
 
-static int open_backing(const struct target *target, bool *ret_direct)
+static int open_backing(const struct ublkzc_target *target, bool *ret_direct)
 {
 	int flags = target->read_only ? O_RDONLY : O_RDWR;
 	struct stat st = { 0 };
@@ -112,13 +136,12 @@ static int open_backing(const struct target *target, bool *ret_direct)
 	if (fd >= 0 || fd == -EBUSY)
 		return fd;
 	if ((fd == -EROFS || fd == -EACCES || fd == -EPERM) && !target->read_only)
-		return log_error(
-			fd, "%s cannot be opened for writing (--read-only serves it read-only)",
-			target->path);
-	return log_error(fd, "%s", target->path);
+		return fail(fd, "%s cannot be opened for writing (--read-only serves it read-only)",
+			    target->path);
+	return fail(fd, "%s", target->path);
 }
 
-static int lock_backing(const struct target *target)
+static int lock_backing(const struct ublkzc_target *target)
 {
 	int ret;
 
@@ -126,11 +149,11 @@ static int lock_backing(const struct target *target)
 		return 0;
 	ret = -errno;
 	if (ret == -EWOULDBLOCK)
-		return log_error(-EBUSY, "%s is in use by another server", target->path);
-	return log_error(ret, "%s: lock", target->path);
+		return fail(-EBUSY, "%s is in use by another server", target->path);
+	return fail(ret, "%s: lock", target->path);
 }
 
-static int block_device_size(struct target *target, uint32_t *ret_block_size)
+static int block_device_size(struct ublkzc_target *target, uint32_t *ret_block_size)
 {
 	uint64_t bytes = 0;
 	int sector = 0;
@@ -147,7 +170,7 @@ static int block_device_size(struct target *target, uint32_t *ret_block_size)
 }
 
 /* Alignment that direct I/O needs: for offsets (at least the block size) and memory. */
-static void direct_alignment(const struct target *target, uint32_t *offset_align,
+static void direct_alignment(const struct ublkzc_target *target, uint32_t *offset_align,
 			     uint32_t *memory_align)
 {
 	struct statx stx = { 0 };
@@ -163,7 +186,7 @@ static void direct_alignment(const struct target *target, uint32_t *offset_align
 #endif
 }
 
-static int examine(struct target *target, bool direct)
+static int examine(struct ublkzc_target *target, bool direct)
 {
 	uint32_t minimum = 512;
 	uint32_t offset_align = 1;
@@ -171,11 +194,11 @@ static int examine(struct target *target, bool direct)
 	int ret;
 
 	if (fstat(target->fd, &st) < 0)
-		return log_error(-errno, "%s", target->path);
+		return fail(-errno, "%s", target->path);
 	if (S_ISBLK(st.st_mode)) {
 		ret = block_device_size(target, &minimum);
 		if (ret)
-			return log_error(ret, "%s: ask its size", target->path);
+			return fail(ret, "%s: ask its size", target->path);
 	} else if (S_ISREG(st.st_mode)) {
 		target->size = (uint64_t)st.st_size;
 	} else {
@@ -187,19 +210,18 @@ static int examine(struct target *target, bool direct)
 	if (offset_align > minimum)
 		minimum = offset_align;
 	if (minimum > 4096)
-		return log_error(
-			-EINVAL,
-			"%s needs I/O in units of %u bytes, more than 4096; try --buffered",
-			target->path, minimum);
+		return fail(-EINVAL,
+			    "%s needs I/O in units of %u bytes, more than 4096; try --buffered",
+			    target->path, minimum);
 	if (!target->block_size)
 		target->block_size = minimum;
 	if (target->block_size < minimum)
-		return log_error(-EINVAL, "--block-size %u is less than the %u bytes that %s needs",
-				 target->block_size, minimum, target->path);
+		return fail(-EINVAL, "--block-size %u is less than the %u bytes that %s needs",
+			    target->block_size, minimum, target->path);
 	return 0;
 }
 
-int backing_open(struct target *target)
+int backing_open(struct ublkzc_target *target)
 {
 	bool direct = target->fd >= 0 && (fcntl(target->fd, F_GETFL) & O_DIRECT);
 	uint64_t tail;
@@ -209,9 +231,9 @@ int backing_open(struct target *target)
 		target->fd = open_backing(target, &direct);
 	if (target->fd < 0)
 		return target->fd;
-	if (!direct && !target->buffered)
-		log_line(LOG_WARN, "%s takes no direct I/O: served through the page cache",
-			 target->path);
+	if (!direct && ublkzc_setting_yes(target, "buffered") != 1)
+		ublkzc_log(UBLKZC_LOG_WARNING,
+			   "%s takes no direct I/O: served through the page cache", target->path);
 	ret = examine(target, direct);
 	if (ret)
 		return ret;
@@ -221,20 +243,20 @@ int backing_open(struct target *target)
 	tail = target->size % target->block_size;
 	target->size -= tail;
 	if (target->size && tail)
-		log_line(LOG_WARN,
-			 "%s: its last %llu bytes are less than a block of %u, and not on the "
-			 "device",
-			 target->path, (unsigned long long)tail, target->block_size);
+		ublkzc_log(UBLKZC_LOG_WARNING,
+			   "%s: its last %llu bytes are less than a block of %u, and not on the "
+			   "device",
+			   target->path, (unsigned long long)tail, target->block_size);
 	if (!target->size)
-		return log_error(-EINVAL, "%s is smaller than one block of %u bytes", target->path,
-				 target->block_size);
+		return fail(-EINVAL, "%s is smaller than one block of %u bytes", target->path,
+			    target->block_size);
 	target->volatile_cache = true;
-	target->discard = !target->read_only;
+	target->discard = target->write_zeroes = !target->read_only;
 	return 0;
 }
 
 /* The file is its owner's to extend. */
-int backing_grow(struct target *target, uint64_t *size)
+int backing_grow(struct ublkzc_target *target, uint64_t *size)
 {
 	uint64_t bytes = 0;
 	struct stat st;

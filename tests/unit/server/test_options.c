@@ -4,7 +4,7 @@
 
 #include "common/log.h"
 #include "server/cli/add_options.h"
-#include "server/targets/targets.h"
+#include "server/targets/engines.h"
 #include "tests/unit/cmocka_all.h"
 
 static const struct command add = { .name = "add", .operands = "[PATH]", ADD_FLAGS };
@@ -29,13 +29,13 @@ static void defaults(void **state)
 
 	(void)state;
 	assert_int_equal(parse("-t file /a/b", &o), 0);
-	assert_ptr_equal(o.target, &target_file);
+	assert_ptr_equal(o.engine, &engine_file);
 	assert_string_equal(o.path, "/a/b");
 	assert_int_equal(o.device, -1);
 	assert_int_equal(o.nr_queues, 1);
 	assert_int_equal(o.depth, 128);
 	assert_int_equal(o.max_io, 1 << 20);
-	assert_false(o.read_only || o.buffered || o.copy_only || o.merges);
+	assert_false(o.read_only || o.nr_settings || o.copy_only || o.merges);
 }
 
 static void everything_at_once(void **state)
@@ -49,7 +49,7 @@ static void everything_at_once(void **state)
 		      "--max-buffers 4 --max-client-bytes 1M --max-bytes 2M",
 		      &o),
 		0);
-	assert_ptr_equal(o.target, &target_mem);
+	assert_ptr_equal(o.engine, &engine_mem);
 	assert_int_equal(o.size, 2ULL << 30);
 	assert_int_equal(o.device, 7);
 	assert_int_equal(o.nr_queues, 4);

@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A hardware queue between a scripted driver and a scripted target, on a ring that is not the
+ * A hardware queue between a scripted driver and a scripted engine, on a ring that is not the
  * kernel's.  The driver is a memfd where /dev/ublkcN would be: the descriptors of its
  * requests at the beginning, and the requests' pages where UBLK_F_USER_COPY has them.
  */
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "server/queue/queue.h"
+#include "server/memory/rescue.h"
+#include "server/queue/request.h"
 #include "tests/unit/cmocka_all.h"
 #include "fake_ring.h"
 
@@ -23,12 +28,13 @@
 #define INDEX 5U
 
 /* STALE: matched, but the registry has no such buffer; HOLED: matched, but its owner has taken
- * the pages out of registered memory since, and only the request has them. */
-enum where { COPIED, MATCHED, STALE, HOLED };
+ * the pages out of registered memory since, and only the request has them.  TORN: it takes them out
+ * while the engine's own code touches them. */
+enum where { COPIED, MATCHED, STALE, HOLED, TORN };
 
 struct io {
 	bool ours; /* the driver has given it to the server */
-	enum request_op op;
+	enum ublkzc_op op;
 	enum where where;
 	uint64_t offset;
 	uint32_t len;
@@ -57,7 +63,22 @@ static struct {
 	struct buffer_view view;
 	struct registry *registry;
 	struct queue_counters *counters;
-	struct target target;
+	struct ublkzc_target target;
+	uint32_t memory_align;
+	_Atomic uint64_t size;
+	int client_fd; /* memfd of registered memory */
+	bool tear;     /* requests come one at a time, and their memory goes */
+	unsigned int nr_torn;
+	/* the engine's thread */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	struct ublkzc_request *elsewhere[DEPTH];
+	unsigned int nr_elsewhere, nr_ended_elsewhere;
+	bool thread_stops;
+	/* of the queue: what wakes it */
+	int ended_fd;
+	uint64_t ended_data;
+	bool awaits_ended;
 	struct queue queue;
 } t;
 
@@ -72,61 +93,115 @@ static void fill(uint8_t *to, size_t len)
 		to[i] = (uint8_t)rand();
 }
 
-/* ---- the target ---- */
+/* ---- the engine ---- */
 
-static void finish(struct queue *q, struct request *rq)
+static void finish(struct ublkzc_request *rq)
 {
+	const struct request *internal = (const struct request *)rq;
 	struct io *io = &t.io[rq->tag];
+	bool has_data = rq->op == UBLKZC_READ || rq->op == UBLKZC_WRITE;
 
-	if (io->where == HOLED && rq->zero_copy && (rq->op == REQ_READ || rq->op == REQ_WRITE)) {
-		request_complete(q, rq, -EFAULT);
+	if (io->where == HOLED && internal->zero_copy && has_data) {
+		ublkzc_complete(rq, -EFAULT);
 		return;
+	}
+	if (io->where == TORN && internal->zero_copy && has_data) {
+		assert_int_equal(ftruncate(t.client_fd, 0), 0);
+		t.nr_torn++;
 	}
 	if (io->refused) {
-		request_complete(q, rq, -EREMOTEIO);
+		ublkzc_complete(rq, -EREMOTEIO);
 		return;
 	}
-	if (rq->op == REQ_READ)
-		memcpy(rq->data, t.disk + rq->offset, rq->len);
-	else if (rq->op == REQ_WRITE)
-		memcpy(t.disk + rq->offset, rq->data, rq->len);
-	request_complete(q, rq, 0);
+	if (rq->op == UBLKZC_READ)
+		memcpy(rq->iov->iov_base, t.disk + rq->offset, rq->len);
+	else if (rq->op == UBLKZC_WRITE)
+		memcpy(t.disk + rq->offset, rq->iov->iov_base, rq->len);
+	ublkzc_complete(rq, 0);
 }
 
-static void target_submit(struct queue *q, struct request *rq)
+/* Ends requests that the queue's thread has begun. */
+static void *elsewhere(void *arg)
+{
+	bool stops = false;
+
+	(void)arg;
+	while (!stops) {
+		struct ublkzc_request *rq = NULL;
+
+		pthread_mutex_lock(&t.lock);
+		if (t.nr_elsewhere)
+			rq = t.elsewhere[--t.nr_elsewhere];
+		stops = t.thread_stops && !rq;
+		pthread_mutex_unlock(&t.lock);
+		if (rq)
+			finish(rq);
+		else
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void end_elsewhere(struct ublkzc_request *rq)
+{
+	pthread_mutex_lock(&t.lock);
+	t.elsewhere[t.nr_elsewhere++] = rq;
+	t.nr_ended_elsewhere++;
+	pthread_mutex_unlock(&t.lock);
+}
+
+static int engine_queue_open(struct ublkzc_queue *q)
+{
+	q->priv = &t;
+	return 0;
+}
+
+static void engine_submit(struct ublkzc_request *rq)
 {
 	const struct io *io = &t.io[rq->tag];
 	struct io_uring_sqe *sqe;
 
 	t.nr_submitted++;
 	assert_true(io->ours && !io->invalid);
+	assert_ptr_equal(rq->queue->priv, &t);
 	assert_int_equal(rq->op, io->op);
-	assert_int_equal(rq->offset, io->op == REQ_FLUSH ? 0 : io->offset);
-	if (io->op == REQ_READ || io->op == REQ_WRITE) {
+	assert_int_equal(rq->offset, io->op == UBLKZC_FLUSH ? 0 : io->offset);
+	assert_true(!rq->done && !rq->state && !rq->priv);
+	rq->state = 1;
+	if (io->op == UBLKZC_READ || io->op == UBLKZC_WRITE) {
 		assert_int_equal(rq->len, io->len);
-		assert_int_equal((uintptr_t)rq->data % t.target.memory_align, 0);
-		if (io->where == MATCHED && io->at % t.target.memory_align == 0)
-			assert_ptr_equal(rq->data, t.client + io->at);
+		assert_int_equal(rq->nr_iov, 1);
+		assert_int_equal(rq->iov->iov_len, io->len);
+		assert_int_equal((uintptr_t)rq->iov->iov_base % t.memory_align, 0);
+		if (io->where == MATCHED && io->at % t.memory_align == 0)
+			assert_ptr_equal(rq->iov->iov_base, t.client + io->at);
 	}
 	if (rand() % 4 == 0) {
-		finish(q, rq); /* at once */
+		finish(rq); /* at once */
 		return;
 	}
-	sqe = request_sqe(q, rq);
+	if (rand() % 4 == 0) {
+		end_elsewhere(rq);
+		return;
+	}
+	sqe = ublkzc_sqe(rq);
 	sqe->opcode = IORING_OP_NOP;
 	t.queued[t.nr_queued++] = sqe->user_data;
 }
 
-static void target_cqe(struct queue *q, struct request *rq, int res)
+static void engine_cqe(struct ublkzc_request *rq, int res)
 {
 	assert_int_equal(res, 0);
-	finish(q, rq);
+	finish(rq);
 }
 
-static const struct target_ops target_ops = {
+static const struct ublkzc_engine engine = {
+	.size = sizeof(engine),
+	.flags = UBLKZC_TOUCHES_DATA,
 	.name = "script",
-	.submit = target_submit,
-	.cqe = target_cqe,
+	.queue_open = engine_queue_open,
+	.submit = engine_submit,
+	.cqe = engine_cqe,
 };
 
 /* ---- the driver ---- */
@@ -134,7 +209,7 @@ static const struct target_ops target_ops = {
 static void expect_ended(unsigned int tag, int result)
 {
 	struct io *io = &t.io[tag];
-	bool has_data = io->op == REQ_READ || io->op == REQ_WRITE;
+	bool has_data = io->op == UBLKZC_READ || io->op == UBLKZC_WRITE;
 	uint8_t got[MAX_IO];
 
 	if (io->invalid)
@@ -143,7 +218,7 @@ static void expect_ended(unsigned int tag, int result)
 		assert_int_equal(result, -EREMOTEIO);
 	else
 		assert_int_equal(result, has_data ? (int)io->len : 0);
-	if (!io->invalid && !io->refused && io->op == REQ_READ) {
+	if (!io->invalid && !io->refused && io->op == UBLKZC_READ) {
 		if (io->where == MATCHED)
 			memcpy(got, t.client + io->at, io->len);
 		else
@@ -177,22 +252,45 @@ static void io_command(const struct io_uring_sqe *sqe)
 		t.fetched[cmd->tag] = true;
 }
 
+static void await_ended(const struct io_uring_sqe *sqe)
+{
+	assert_false(t.awaits_ended);
+	t.ended_fd = sqe->fd;
+	t.ended_data = sqe->user_data;
+	t.awaits_ended = true;
+}
+
+/* What another thread has ended wakes the ring, when that likes. */
+static void wake_for_ended(void)
+{
+	struct pollfd p = { .fd = t.ended_fd, .events = POLLIN };
+	uint64_t woken;
+
+	if (!t.awaits_ended || poll(&p, 1, 0) != 1)
+		return;
+	assert_int_equal(read(t.ended_fd, &woken, sizeof(woken)), sizeof(woken));
+	t.awaits_ended = false;
+	fake_ring_post(t.ended_data, sizeof(woken));
+}
+
 static void submitted(const struct io_uring_sqe *sqe)
 {
 	if (sqe->opcode == IORING_OP_URING_CMD)
 		io_command(sqe);
+	else if (sqe->opcode == IORING_OP_READ)
+		await_ended(sqe);
 	else
 		assert_int_equal(sqe->opcode, IORING_OP_NOP);
 }
 
-static uint32_t kernels_op(enum request_op op)
+static uint32_t kernels_op(enum ublkzc_op op)
 {
 	static const uint32_t ops[] = {
-		[REQ_READ] = UBLK_IO_OP_READ,
-		[REQ_WRITE] = UBLK_IO_OP_WRITE,
-		[REQ_FLUSH] = UBLK_IO_OP_FLUSH,
-		[REQ_DISCARD] = UBLK_IO_OP_DISCARD,
-		[REQ_WRITE_ZEROES] = UBLK_IO_OP_WRITE_ZEROES,
+		[UBLKZC_READ] = UBLK_IO_OP_READ,
+		[UBLKZC_WRITE] = UBLK_IO_OP_WRITE,
+		[UBLKZC_FLUSH] = UBLK_IO_OP_FLUSH,
+		[UBLKZC_DISCARD] = UBLK_IO_OP_DISCARD,
+		[UBLKZC_WRITE_ZEROES] = UBLK_IO_OP_WRITE_ZEROES,
 	};
 
 	return ops[op];
@@ -204,15 +302,19 @@ static struct io any_io(unsigned int tag)
 	const uint32_t share = DISK / DEPTH, room = CLIENT / DEPTH;
 	struct io io = {
 		.ours = true,
-		.op = (enum request_op)(rand() % 3 ? rand() % 2 : rand() % 5),
+		.op = (enum ublkzc_op)(rand() % 3 ? rand() % 2 : rand() % 5),
 		.where = (enum where)(rand() % 4),
 		.len = SECTOR * (1 + (uint32_t)rand() % (room / SECTOR - 1)),
 		.refused = rand() % 16 == 0,
 	};
 
+	if (t.tear) {
+		io.where = TORN;
+		io.refused = false;
+	}
 	io.at = tag * room + (rand() % 2 ? 0 : 4 * ((uint32_t)rand() % 64));
 	io.offset = tag * share + SECTOR * ((uint64_t)rand() % ((share - io.len) / SECTOR));
-	if (rand() % 16 == 0 && io.op != REQ_FLUSH) {
+	if (rand() % 16 == 0 && io.op != UBLKZC_FLUSH) {
 		io.invalid = true;
 		/* From beyond the end, or over it. */
 		io.offset = rand() % 2 ? io.offset + DISK : DISK - io.len + SECTOR;
@@ -226,10 +328,10 @@ static void describe(unsigned int tag, const struct io *io)
 
 	*d = (struct ublksrv_io_desc){
 		.op_flags = kernels_op(io->op),
-		.nr_sectors = io->op == REQ_FLUSH ? 0 : io->len / SECTOR,
-		.start_sector = io->op == REQ_FLUSH ? 0 : io->offset / SECTOR,
+		.nr_sectors = io->op == UBLKZC_FLUSH ? 0 : io->len / SECTOR,
+		.start_sector = io->op == UBLKZC_FLUSH ? 0 : io->offset / SECTOR,
 	};
-	if ((io->op == REQ_READ || io->op == REQ_WRITE) && io->where != COPIED) {
+	if ((io->op == UBLKZC_READ || io->op == UBLKZC_WRITE) && io->where != COPIED) {
 		d->op_flags |= UAPI_IO_F_SHMEM_ZC;
 		d->addr = (uint64_t)(io->where == STALE ? INDEX + 1 : INDEX) << 32 | io->at;
 	}
@@ -240,9 +342,9 @@ static void write_data(unsigned int tag, const struct io *io)
 {
 	uint8_t data[MAX_IO];
 
-	if (io->op == REQ_READ && io->where == MATCHED)
+	if (io->op == UBLKZC_READ && io->where == MATCHED)
 		memset(t.client + io->at, 0x55, io->len);
-	if (io->op != REQ_WRITE)
+	if (io->op != UBLKZC_WRITE)
 		return;
 	fill(data, io->len);
 	if (io->where == MATCHED)
@@ -253,8 +355,22 @@ static void write_data(unsigned int tag, const struct io *io)
 		memcpy(t.expected + io->offset, data, io->len);
 }
 
+/* A client that has memory as at first. */
+static void mend_client(void)
+{
+	assert_int_equal(ftruncate(t.client_fd, CLIENT), 0);
+	t.client = mmap(t.client, CLIENT, PROT_READ | PROT_WRITE,
+			MAP_SHARED | (t.client ? MAP_FIXED : 0), t.client_fd, 0);
+	assert_ptr_not_equal(t.client, MAP_FAILED);
+	registry_withdraw(t.registry, INDEX);
+	t.view = (struct buffer_view){ .base = t.client, .len = CLIENT };
+	assert_int_equal(registry_publish(t.registry, INDEX, &t.view), 0);
+}
+
 static void hand_out(unsigned int tag)
 {
+	if (t.tear)
+		mend_client();
 	t.io[tag] = any_io(tag);
 	describe(tag, &t.io[tag]);
 	write_data(tag, &t.io[tag]);
@@ -291,11 +407,12 @@ static void wait_for_something(void)
 
 	if (t.nr_left) {
 		for (unsigned int tag = 0; tag < DEPTH && t.nr_left; tag++)
-			if (t.fetched[tag] && rand() % 2)
+			if (t.fetched[tag] && rand() % 2 && (!t.tear || !t.nr_at_once))
 				hand_out(tag);
 	} else if (!t.stopping) {
 		stop_queue();
 	}
+	wake_for_ended();
 	if (t.nr_queued && (t.stopping || rand() % 2))
 		storage_ends_one();
 	fake_ring.submit_error = errors[rand() % 6];
@@ -317,30 +434,32 @@ static int set_up(void **state)
 	assert_int_equal(ftruncate(t.char_fd, 65536), 0);
 	t.descriptors = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, t.char_fd, 0);
 	assert_ptr_not_equal(t.descriptors, MAP_FAILED);
-	t.client = aligned_alloc(4096, CLIENT);
-	t.view = (struct buffer_view){ .base = t.client, .len = CLIENT };
+	t.client_fd = memfd_create("client", MFD_CLOEXEC);
 	t.registry = calloc(1, sizeof(*t.registry));
 	t.counters = calloc(1, sizeof(*t.counters));
-	assert_int_equal(registry_publish(t.registry, INDEX, &t.view), 0);
+	mend_client();
 	fill(t.disk, DISK);
 	memcpy(t.expected, t.disk, DISK);
-	t.target = (struct target){
-		.ops = &target_ops,
-		.size = DISK,
-		.block_size = SECTOR,
-		.memory_align = 1,
-		.fd = -1,
-	};
+	t.target = (struct ublkzc_target){ .block_size = SECTOR, .fd = -1 };
+	t.size = DISK;
+	t.memory_align = 1;
+	pthread_mutex_init(&t.lock, NULL);
+	assert_int_equal(pthread_create(&t.thread, NULL, elsewhere, NULL), 0);
 	return 0;
 }
 
 static int tear_down(void **state)
 {
 	(void)state;
+	pthread_mutex_lock(&t.lock);
+	t.thread_stops = true;
+	pthread_mutex_unlock(&t.lock);
+	pthread_join(t.thread, NULL);
 	munmap(t.descriptors, 65536);
 	close(t.char_fd);
 	close(t.done_fd);
-	free(t.client);
+	munmap(t.client, CLIENT);
+	close(t.client_fd);
 	free(t.registry);
 	free(t.counters);
 	return 0;
@@ -353,11 +472,15 @@ static int start(void)
 		.max_io = MAX_IO,
 		.char_fd = t.char_fd,
 		.shmem_zc = true,
+		.memory_align = t.memory_align,
+		.engine = &engine,
 		.target = &t.target,
+		.size = &t.size,
 		.registry = t.registry,
 		.counters = t.counters,
 	};
 
+	t.awaits_ended = false;
 	return queue_start(&t.queue, &config, t.done_fd);
 }
 
@@ -368,6 +491,7 @@ static void run(unsigned int nr)
 	t.nr_left = nr;
 	assert_int_equal(start(), 0);
 	queue_join(&t.queue);
+	queue_free(&t.queue);
 	assert_int_equal(t.nr_done, nr);
 	assert_false(fake_ring.open);
 	assert_int_equal(read(t.done_fd, &done, sizeof(done)), sizeof(done));
@@ -384,6 +508,7 @@ static void requests_of_all_kinds_at_once_are_done_right(void **state)
 	assert_true(counter_get(&t.counters->copied_unknown_buffer) > 100);
 	assert_int_equal(counter_get(&t.counters->bounced), 0);
 	assert_int_equal(counter_get(&t.counters->copied_unanswered_bytes), 0);
+	assert_true(t.nr_ended_elsewhere > 500);
 	assert_true(counter_get(&t.counters->errors) > 100);
 }
 
@@ -403,12 +528,57 @@ static void what_is_copied_while_a_client_waits_is_known(void **state)
 static void misaligned_memory_goes_through_ours(void **state)
 {
 	(void)state;
-	t.target.memory_align = 512;
+	t.memory_align = 512;
 	run(5000);
 	assert_true(counter_get(&t.counters->bounced) > 100);
 	assert_true(counter_get(&t.counters->bounced) <
 		    counter_get(&t.counters->read.zero_copy_requests) +
 			    counter_get(&t.counters->write.zero_copy_requests));
+}
+
+/*
+ * The request has pages of its own, which the test keeps where the driver does: what an engine
+ * did with memory that went away under it must not count.
+ */
+static void memory_that_goes_while_it_is_touched_is_copied_instead(void **state)
+{
+	(void)state;
+	assert_int_equal(rescue_open(t.registry), 0);
+	t.tear = true;
+	run(500);
+	assert_true(t.nr_torn > 100);
+	assert_int_equal(counter_get(&t.counters->read.zero_copy_requests), 0);
+	assert_int_equal(counter_get(&t.counters->write.zero_copy_requests), 0);
+	signal(SIGBUS, SIG_DFL);
+}
+
+/* Between the engine's last look and ours. */
+static void memory_that_goes_before_what_was_read_is_there_is_copied_instead(void **state)
+{
+	static uint8_t read_bytes[MAX_IO], got[MAX_IO];
+	struct request rq = {
+		.io = { .op = UBLKZC_READ, .len = MAX_IO },
+		.zero_copy = true,
+		.bounced = true,
+		.client = t.client,
+		.rescues = registry_rescues(t.registry),
+	};
+	struct queue q = {
+		.config = { .max_io = MAX_IO,
+			    .char_fd = t.char_fd,
+			    .registry = t.registry,
+			    .counters = t.counters },
+		.bounce = read_bytes,
+	};
+	(void)state;
+
+	fill(read_bytes, MAX_IO);
+	atomic_fetch_add(&t.registry->rescues, 1);
+	assert_int_equal(request_finish(&q, &rq, 0), 0);
+	assert_int_equal(pread(t.char_fd, got, MAX_IO, pages_of(0)), MAX_IO);
+	assert_memory_equal(got, read_bytes, MAX_IO);
+	assert_int_equal(counter_get(&t.counters->read.copied_requests), 1);
+	assert_int_equal(counter_get(&t.counters->read.zero_copy_requests), 0);
 }
 
 static void a_queue_without_requests_ends_with_its_device(void **state)
@@ -460,6 +630,8 @@ int main(void)
 		T(requests_of_all_kinds_at_once_are_done_right),
 		T(what_is_copied_while_a_client_waits_is_known),
 		T(misaligned_memory_goes_through_ours),
+		T(memory_that_goes_while_it_is_touched_is_copied_instead),
+		T(memory_that_goes_before_what_was_read_is_there_is_copied_instead),
 		T(a_queue_without_requests_ends_with_its_device),
 		T(a_refused_fetch_is_an_error_and_not_a_hang),
 		T(older_kernels_get_older_rings),

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdlib.h>
 
+#include <ublkzc/engine.h>
+
 #include "server/queue/segments.h"
 #include "tests/unit/cmocka_all.h"
 
@@ -108,24 +110,28 @@ static void short_transfers_go_on_where_they_ended(void **state)
 {
 	struct fixture *f = *state;
 	struct segments *s = &f->segments;
+	struct ublkzc_request rq = { 0 };
 
 	list(f, 0, 3, 0, 512);
 	list(f, 1, 3, PAGE, 1024);
 	list(f, 2, 3, 1024, 512);
 	assert_true(segments_find(s, 3, &f->registry, 2048, true));
-	segments_advance(s, 100);
-	assert_int_equal(s->first, 0);
+	rq.iov = s->iov;
+	rq.nr_iov = s->nr;
+	ublkzc_advance(&rq, 100);
+	assert_ptr_equal(rq.iov, &s->iov[0]);
 	assert_ptr_equal(s->iov[0].iov_base, big.base + 100);
 	assert_int_equal(s->iov[0].iov_len, 412);
-	segments_advance(s, 412 + 1000);
-	assert_int_equal(s->first, 1);
+	ublkzc_advance(&rq, 412 + 1000);
+	assert_ptr_equal(rq.iov, &s->iov[1]);
 	assert_ptr_equal(s->iov[1].iov_base, big.base + PAGE + 1000);
 	assert_int_equal(s->iov[1].iov_len, 24);
-	segments_advance(s, 24);
-	assert_int_equal(s->first, 2);
+	ublkzc_advance(&rq, 24);
+	assert_ptr_equal(rq.iov, &s->iov[2]);
 	assert_int_equal(s->iov[2].iov_len, 512);
-	segments_advance(s, 512);
-	assert_int_equal(s->first, 3);
+	ublkzc_advance(&rq, 512);
+	assert_int_equal(rq.nr_iov, 0);
+	assert_int_equal(rq.done, 2048);
 }
 
 int main(void)

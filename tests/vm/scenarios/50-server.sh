@@ -10,7 +10,7 @@ expect_error() { # STATUS, PATTERN, ublkzc arguments...
     grep -q -- "$pattern" <<<"$text" || fail "ublkzc $*: says '$text', not '$pattern'"
 }
 devices_before=$(ls /dev/ublk*)
-expect_error 2 'wants one of null' add -t nonsense
+expect_error 2 'there is no such engine' add -t nonsense
 expect_error 2 'needs a PATH' add -t file
 expect_error 2 'whole number' add -t null -q many
 expect_error 1 'No such file' add -t file "$SCRATCH/missing"

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The file target on a scripted ring: what it queues is done on a real file, but in pieces,
+ * The file engine on a scripted ring: what it queues is done on a real file, but in pieces,
  * late, in any order, interrupted, or refused, as the script says.  The file's contents and
  * what each request ends with are compared with a plain model.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "server/queue/queue.h"
-#include "server/targets/target_file.h"
+#include "common/uapi.h"
+#include "server/targets/file.h"
 #include "tests/unit/cmocka_all.h"
 
 #define FILE_SIZE (1U << 20)
@@ -22,7 +23,7 @@
 #define MAX_IO (64U << 10)
 
 struct pending {
-	struct request *rq;
+	struct ublkzc_request *rq;
 	struct io_uring_sqe sqe;
 };
 
@@ -37,8 +38,8 @@ static struct {
 	struct pending pending[NR + 1];
 	unsigned int nr_pending;
 	unsigned int nr_queued; /* in all */
-	struct request requests[NR];
-	struct segments segments[NR];
+	struct ublkzc_request requests[NR];
+	struct iovec pieces[NR][8];
 	uint8_t *data[NR];
 	int results[NR];
 	unsigned int nr_completed[NR];
@@ -47,11 +48,10 @@ static struct {
 
 /* ---- the queue, as far as a target sees it ---- */
 
-struct io_uring_sqe *request_sqe(struct queue *q, struct request *rq)
+static struct io_uring_sqe *host_sqe(struct ublkzc_request *rq)
 {
 	struct pending *p = &ring.pending[ring.nr_pending++];
 
-	(void)q;
 	assert_true(ring.nr_pending <= NR);
 	ring.nr_queued++;
 	memset(p, 0, sizeof(*p));
@@ -59,12 +59,13 @@ struct io_uring_sqe *request_sqe(struct queue *q, struct request *rq)
 	return &p->sqe;
 }
 
-void request_complete(struct queue *q, struct request *rq, int res)
+static void host_complete(struct ublkzc_request *rq, int res)
 {
-	(void)q;
 	ring.results[rq->tag] = res;
 	ring.nr_completed[rq->tag]++;
 }
+
+static const struct ublkzc_host host = { .complete = host_complete, .sqe = host_sqe };
 
 /* ---- the storage ---- */
 
@@ -99,7 +100,7 @@ static int do_it(const struct pending *p, const struct outcome *o)
 	int ret;
 
 	assert_true(sqe->flags == IOSQE_FIXED_FILE);
-	assert_int_equal(sqe->fd, QUEUE_TARGET_FILE);
+	assert_int_equal(sqe->fd, UBLKZC_FILE);
 	if (o->error)
 		return o->error;
 	switch (sqe->opcode) {
@@ -110,7 +111,7 @@ static int do_it(const struct pending *p, const struct outcome *o)
 		ret = fallocate(ring.fd, (int)sqe->len, (off_t)sqe->off, (off_t)sqe->addr);
 		return ret < 0 ? -errno : 0;
 	default:
-		if (p->rq->op == REQ_WRITE)
+		if (p->rq->op == UBLKZC_WRITE)
 			assert_int_equal(sqe->rw_flags, p->rq->fua ? RWF_DSYNC : 0);
 		return (int)move(sqe, o->most);
 	}
@@ -125,7 +126,7 @@ static void end_one(unsigned int i, const struct outcome *o)
 	assert_true(i < ring.nr_pending);
 	ring.pending[i] = ring.pending[--ring.nr_pending];
 	res = do_it(&p, o);
-	target_file_cqe(NULL, p.rq, res);
+	file_cqe(p.rq, res);
 }
 
 static void end_all(const struct outcome *o)
@@ -136,36 +137,36 @@ static void end_all(const struct outcome *o)
 
 /* ---- requests ---- */
 
-static struct request *prepare(unsigned int tag, enum request_op op, uint64_t offset, uint32_t len)
+static struct ublkzc_request *prepare(unsigned int tag, enum ublkzc_op op, uint64_t offset, uint32_t len)
 {
-	struct request *rq = &ring.requests[tag];
+	struct ublkzc_request *rq = &ring.requests[tag];
 
-	*rq = (struct request){ .tag = (uint16_t)tag,
-				.op = (uint8_t)op,
-				.offset = offset,
-				.len = len,
-				.data = ring.data[tag] };
+	*rq = (struct ublkzc_request){
+		.tag = tag,
+		.op = op,
+		.offset = offset,
+		.len = len,
+		.iov = ring.pieces[tag],
+		.nr_iov = op == UBLKZC_READ || op == UBLKZC_WRITE,
+	};
+	ring.pieces[tag][0] = (struct iovec){ ring.data[tag], len };
 	ring.nr_completed[tag] = 0;
 	ring.results[tag] = 1;
 	return rq;
 }
 
 /* The same data, in @nr pieces of unequal length. */
-static void scatter(struct request *rq, unsigned int nr)
+static void scatter(struct ublkzc_request *rq, unsigned int nr)
 {
-	struct segments *s = &ring.segments[rq->tag];
 	uint32_t done = 0;
 
-	s->first = 0;
-	s->nr = nr;
 	for (unsigned int i = 0; i < nr; i++) {
 		uint32_t len = i + 1 < nr ? (rq->len - done) / 3 : rq->len - done;
 
-		s->iov[i] = (struct iovec){ rq->data + done, len };
+		rq->iov[i] = (struct iovec){ ring.data[rq->tag] + done, len };
 		done += len;
 	}
-	rq->data = NULL;
-	rq->segments = s;
+	rq->nr_iov = nr;
 }
 
 static void fill(uint8_t *data, size_t len)
@@ -194,6 +195,7 @@ static int set_up(void **state)
 	(void)state;
 	memset(&ring, 0, sizeof(ring));
 	srand(1);
+	ublkzc_host = &host;
 	ring.fd = memfd_create("storage", MFD_CLOEXEC);
 	assert_true(ring.fd >= 0);
 	ring.model = malloc(FILE_SIZE);
@@ -223,23 +225,23 @@ static void short_transfers_go_on_until_the_request_is_whole(void **state)
 
 	for (unsigned int i = 0; i < 6; i++) {
 		for (unsigned int pieces = 0; pieces <= 3; pieces += 3) {
-			struct request *rq = prepare(0, REQ_WRITE, 4096 * i + 512, 8192);
+			struct ublkzc_request *rq = prepare(0, UBLKZC_WRITE, 4096 * i + 512, 8192);
 
 			fill(ring.data[0], rq->len);
 			memcpy(ring.model + rq->offset, ring.data[0], rq->len);
 			rq->fua = true;
 			if (pieces)
 				scatter(rq, pieces);
-			target_file_submit(NULL, rq);
+			file_submit(rq);
 			end_all(&(struct outcome){ .most = most[i] });
 			expect_completed(0, 0);
 			expect_file();
 
-			rq = prepare(1, REQ_READ, 4096 * i + 512, 8192);
+			rq = prepare(1, UBLKZC_READ, 4096 * i + 512, 8192);
 			memset(ring.data[1], 0, rq->len);
 			if (pieces)
 				scatter(rq, pieces);
-			target_file_submit(NULL, rq);
+			file_submit(rq);
 			end_all(&(struct outcome){ .most = most[i] });
 			expect_completed(1, 0);
 			assert_memory_equal(ring.data[1], ring.model + 4096 * i + 512, 8192);
@@ -254,13 +256,13 @@ static void what_is_interrupted_or_busy_is_asked_again(void **state)
 
 	for (unsigned int i = 0; i < 2; i++) {
 		for (unsigned int pieces = 0; pieces <= 3; pieces += 3) {
-			struct request *rq = prepare(0, REQ_WRITE, 0, 4096);
+			struct ublkzc_request *rq = prepare(0, UBLKZC_WRITE, 0, 4096);
 
 			fill(ring.data[0], 4096);
 			memcpy(ring.model, ring.data[0], 4096);
 			if (pieces)
 				scatter(rq, pieces);
-			target_file_submit(NULL, rq);
+			file_submit(rq);
 			end_one(0, &(struct outcome){ .error = errors[i] });
 			end_one(0, &(struct outcome){ .most = 1000 });
 			end_one(0, &(struct outcome){ .error = errors[i] });
@@ -270,8 +272,8 @@ static void what_is_interrupted_or_busy_is_asked_again(void **state)
 			expect_file();
 		}
 	}
-	for (enum request_op op = REQ_FLUSH; op <= REQ_WRITE_ZEROES; op++) {
-		target_file_submit(NULL, prepare(0, op, 0, op == REQ_FLUSH ? 0 : 4096));
+	for (enum ublkzc_op op = UBLKZC_FLUSH; op <= UBLKZC_WRITE_ZEROES; op++) {
+		file_submit(prepare(0, op, 0, op == UBLKZC_FLUSH ? 0 : 4096));
 		end_one(0, &(struct outcome){ .error = -EINTR });
 		assert_int_equal(ring.nr_completed[0], 0);
 		end_one(0, &(struct outcome){ 0 });
@@ -285,9 +287,9 @@ static void an_error_ends_the_request_and_is_passed_on(void **state)
 	(void)state;
 
 	for (unsigned int i = 0; i < 4; i++) {
-		for (enum request_op op = REQ_READ; op <= REQ_WRITE_ZEROES; op++) {
-			target_file_submit(NULL, prepare(0, op, 0, op == REQ_FLUSH ? 0 : 8192));
-			if (op == REQ_READ || op == REQ_WRITE)
+		for (enum ublkzc_op op = UBLKZC_READ; op <= UBLKZC_WRITE_ZEROES; op++) {
+			file_submit(prepare(0, op, 0, op == UBLKZC_FLUSH ? 0 : 8192));
+			if (op == UBLKZC_READ || op == UBLKZC_WRITE)
 				end_one(0, &(struct outcome){ .most = 4096 });
 			end_one(0, &(struct outcome){ .error = errors[i] });
 			expect_completed(0, errors[i]);
@@ -295,7 +297,7 @@ static void an_error_ends_the_request_and_is_passed_on(void **state)
 		}
 	}
 	/* Discarding is a hint: that it is not supported is said, and not made up for. */
-	target_file_submit(NULL, prepare(0, REQ_DISCARD, 0, 4096));
+	file_submit(prepare(0, UBLKZC_DISCARD, 0, 4096));
 	end_one(0, &(struct outcome){ .error = -EOPNOTSUPP });
 	expect_completed(0, -EOPNOTSUPP);
 }
@@ -304,10 +306,10 @@ static void storage_that_was_cut_short_is_an_error(void **state)
 {
 	(void)state;
 	assert_int_equal(ftruncate(ring.fd, 4096 + 100), 0);
-	target_file_submit(NULL, prepare(0, REQ_READ, 4096, 4096));
+	file_submit(prepare(0, UBLKZC_READ, 4096, 4096));
 	end_all(&(struct outcome){ 0 });
 	expect_completed(0, -EIO);
-	target_file_submit(NULL, prepare(0, REQ_READ, 8192, 4096));
+	file_submit(prepare(0, UBLKZC_READ, 8192, 4096));
 	end_all(&(struct outcome){ 0 });
 	expect_completed(0, -EIO);
 }
@@ -321,11 +323,11 @@ static void zeroes_are_written_where_they_cannot_be_punched(void **state)
 		{ .error = -EAGAIN },
 	};
 	const uint32_t len = 600 << 10; /* more than is written at once */
-	struct request *rq = prepare(0, REQ_WRITE_ZEROES, 8192, len);
+	struct ublkzc_request *rq = prepare(0, UBLKZC_WRITE_ZEROES, 8192, len);
 	(void)state;
 
 	rq->no_unmap = true;
-	target_file_submit(NULL, rq);
+	file_submit(rq);
 	assert_int_equal(ring.pending[0].sqe.len, FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE);
 	end_one(0, &(struct outcome){ .error = -EOPNOTSUPP });
 	for (unsigned int i = 0; ring.nr_pending; i++)
@@ -334,14 +336,14 @@ static void zeroes_are_written_where_they_cannot_be_punched(void **state)
 	memset(ring.model + 8192, 0, len);
 	expect_file();
 	/* The next request of this tag is one like any other. */
-	target_file_submit(NULL, prepare(0, REQ_WRITE_ZEROES, 0, 4096));
+	file_submit(prepare(0, UBLKZC_WRITE_ZEROES, 0, 4096));
 	assert_int_equal(ring.pending[0].sqe.opcode, IORING_OP_FALLOCATE);
 	assert_int_equal(ring.pending[0].sqe.len, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE);
 	end_all(&(struct outcome){ 0 });
 	expect_completed(0, 0);
 	memset(ring.model, 0, 4096);
 	expect_file();
-	target_file_submit(NULL, prepare(0, REQ_WRITE_ZEROES, 0, 4096));
+	file_submit(prepare(0, UBLKZC_WRITE_ZEROES, 0, 4096));
 	end_one(0, &(struct outcome){ .error = -EOPNOTSUPP });
 	end_one(0, &(struct outcome){ .error = -ENOSPC });
 	expect_completed(0, -ENOSPC);
@@ -365,20 +367,20 @@ static void start_any(unsigned int tag)
 	const uint32_t share = FILE_SIZE / NR;
 	uint32_t len = 512 * (1 + (uint32_t)rand() % (MAX_IO / 512));
 	uint64_t offset = tag * share + 512 * ((uint64_t)rand() % ((share - len) / 512 + 1));
-	static const enum request_op ops[] = { REQ_READ, REQ_WRITE, REQ_WRITE, REQ_WRITE_ZEROES };
-	struct request *rq = prepare(tag, ops[rand() % 4], offset, len);
+	static const enum ublkzc_op ops[] = { UBLKZC_READ, UBLKZC_WRITE, UBLKZC_WRITE, UBLKZC_WRITE_ZEROES };
+	struct ublkzc_request *rq = prepare(tag, ops[rand() % 4], offset, len);
 
-	if (rq->op == REQ_WRITE) {
-		fill(rq->data, len);
-		memcpy(ring.model + offset, rq->data, len);
+	if (rq->op == UBLKZC_WRITE) {
+		fill(ring.data[tag], len);
+		memcpy(ring.model + offset, ring.data[tag], len);
 		rq->fua = rand() % 2;
-	} else if (rq->op == REQ_WRITE_ZEROES) {
+	} else if (rq->op == UBLKZC_WRITE_ZEROES) {
 		memset(ring.model + offset, 0, len);
 		rq->no_unmap = rand() % 2;
 	}
-	if (rq->op != REQ_WRITE_ZEROES && rand() % 2)
+	if (rq->op != UBLKZC_WRITE_ZEROES && rand() % 2)
 		scatter(rq, 1 + (unsigned int)rand() % 5);
-	target_file_submit(NULL, rq);
+	file_submit(rq);
 }
 
 static void requests_at_once_do_not_disturb_each_other(void **state)
@@ -389,7 +391,7 @@ static void requests_at_once_do_not_disturb_each_other(void **state)
 	for (unsigned int turn = 0; turn < 20000; turn++) {
 		unsigned int tag = (unsigned int)rand() % NR;
 		struct outcome o = any_outcome();
-		const struct request *rq = &ring.requests[tag];
+		const struct ublkzc_request *rq = &ring.requests[tag];
 
 		if (ring.nr_pending)
 			end_one((unsigned int)rand() % ring.nr_pending, &o);
@@ -398,7 +400,7 @@ static void requests_at_once_do_not_disturb_each_other(void **state)
 		if (busy[tag]) {
 			/* The memory behind the target may know no ZERO_RANGE: written then. */
 			expect_completed(tag, 0);
-			if (rq->op == REQ_READ)
+			if (rq->op == UBLKZC_READ)
 				assert_memory_equal(ring.data[tag], ring.model + rq->offset,
 						    rq->len);
 		}
