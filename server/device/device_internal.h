@@ -47,10 +47,12 @@ struct device {
 	int shm_result;		 /* of the --shm-file being registered */
 };
 
-/* Steps of setting up; 0 or a negative errno that was logged.  device_setup.c: */
+/* Steps of setting up; 0 or a negative errno that was logged.  device_process.c: */
 int device_open_events(struct device *d);
+/* device_files.c: */
 int device_take_lock(struct device *d);
 int device_create_state(struct device *d);
+/* device_queues.c: */
 int device_start_queues(struct device *d);
 /* device_target.c: */
 int device_open_target(struct device *d);

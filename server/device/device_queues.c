@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* device_queues.c - a thread for each hardware queue. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "device_internal.h"
+
+int device_start_queues(struct device *d)
+{
+	d->queues = calloc(d->info.nr_hw_queues, sizeof(*d->queues));
+	if (!d->queues)
+		return log_error(-ENOMEM, "%u queues", d->info.nr_hw_queues);
+	for (unsigned int i = 0; i < d->info.nr_hw_queues; i++) {
+		struct queue_config config = {
+			.id = i,
+			.depth = d->info.queue_depth,
+			.max_io = d->info.max_io_buf_bytes,
+			.char_fd = d->char_fd,
+			.shmem_zc = d->shmem_zc,
+			.lists = (d->info.flags & UAPI_F_SHMEM_SEGS) != 0,
+			.memory_align = d->target.memory_align ? d->target.memory_align : 1,
+			.engine = d->engine,
+			.target = &d->target,
+			.size = &d->size,
+			.registry = &d->registry,
+			.counters = &d->state->queues[i],
+		};
+		int ret = queue_start(&d->queues[i], &config, d->done_fd);
+
+		if (ret)
+			return ret;
+		d->nr_started++;
+	}
+	return 0;
+}
