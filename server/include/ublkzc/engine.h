@@ -224,9 +224,9 @@ static inline void ublkzc_complete(struct ublkzc_request *rq, int res)
 }
 
 /*
- * A zeroed entry of the queue's io_uring, to be filled in (but user_data); cqe() has
- * its result.  Never NULL.  Its fd UBLKZC_FILE with IOSQE_FIXED_FILE is target->fd.  Queue
- * thread.
+ * A zeroed entry of the queue's io_uring, to be filled in (but user_data) before anything of
+ * ublkzc is called again, which may submit it; cqe() has its result.  Never NULL.  Its fd
+ * UBLKZC_FILE with IOSQE_FIXED_FILE is target->fd.  Queue thread.
  */
 #define UBLKZC_FILE 1
 static inline struct io_uring_sqe *ublkzc_sqe(struct ublkzc_request *rq)
