@@ -16,7 +16,7 @@
 
 #include "common/uapi.h"
 
-#define STALE_AT_ONCE 1U /* for the kernel's workers: ctrl_add_worker() */
+#define STALE_AT_ONCE 1U  /* for the kernel's workers: ctrl_add_worker() */
 #define STALE_MISSES 256U /* indices in a row that are not used */
 
 struct stale {
