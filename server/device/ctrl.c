@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "common/log.h"
 
 #define CTRL_DEPTH 64U
+#define WAIT_AGAIN_MS 10
 /* Never pointers. */
 #define SYNC_COOKIE 1ULL
 #define TAKEN_BACK_COOKIE 2ULL /* of a command that could not be submitted */
@@ -143,18 +145,30 @@ static void keep_early(struct ctrl *c, const struct io_uring_cqe *cqe)
 	c->nr_async--;
 }
 
+/*
+ * Whatever keeps us from waiting, the command is under way, with memory of its caller's, and its
+ * answer must not be taken for the next one's.
+ */
+static struct io_uring_cqe *wait_cqe(struct ctrl *c)
+{
+	struct pollfd ring = { .fd = c->ring.ring_fd, .events = POLLIN };
+	struct io_uring_cqe *cqe;
+	int err;
+
+	while ((err = io_uring_wait_cqe(&c->ring, &cqe)) != 0)
+		if (err != -EINTR)
+			poll(&ring, 1, WAIT_AGAIN_MS);
+	return cqe;
+}
+
 static int wait_sync(struct ctrl *c)
 {
-	struct io_uring_cqe *cqe;
 	bool found = false;
-	int res;
+	int res = 0;
 
 	while (!found) {
-		res = io_uring_wait_cqe(&c->ring, &cqe);
-		if (res == -EINTR)
-			continue;
-		if (res)
-			return res;
+		struct io_uring_cqe *cqe = wait_cqe(c);
+
 		found = cqe->user_data == SYNC_COOKIE;
 		if (found)
 			res = cqe->res;

@@ -127,6 +127,12 @@ int __wrap___io_uring_get_cqe(struct io_uring *ring, struct io_uring_cqe **cqe, 
 	*cqe = NULL;
 	if (!nr)
 		return -EAGAIN;
+	if (fake_ring.wait_error) {
+		int ret = fake_ring.wait_error;
+
+		fake_ring.wait_error = 0;
+		return ret;
+	}
 	if (shared.cq_head == shared.cq_tail)
 		fake_ring.wait();
 	if (shared.cq_head == shared.cq_tail)

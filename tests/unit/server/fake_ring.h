@@ -19,6 +19,7 @@ struct fake_ring {
 	int init_errors[4]; /* of the first calls to set up a ring; 0: works */
 	int register_error;
 	int submit_error; /* of one submission, which then is not done */
+	int wait_error;	  /* of one look for completions */
 	/* To look at. */
 	unsigned int nr_inits;
 	unsigned int init_flags[4];

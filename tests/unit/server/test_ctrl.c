@@ -168,6 +168,23 @@ static void a_command_that_is_not_submitted_is_never_answered(void **state)
 	assert_int_equal(ctrl_start_dev(&c, 3, 1), -EINVAL);
 }
 
+/* Or the next one would have its answer. */
+static void a_command_that_cannot_be_waited_for_is_waited_for_all_the_same(void **state)
+{
+	static const int errors[] = { -EINTR, -EAGAIN, -EBUSY, -ENOMEM };
+	(void)state;
+
+	for (unsigned int i = 0; i < 4; i++) {
+		fake_ring.wait_error = errors[i];
+		driver.answer = -ENODEV;
+		assert_int_equal(ctrl_stop_dev(&c, 3), -ENODEV);
+		driver.answer = 0;
+		assert_int_equal(ctrl_del_dev(&c, 3), 0);
+	}
+	assert_int_equal(driver.nr, 0);
+	expect_nothing();
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -175,6 +192,7 @@ int main(void)
 		T(several_unregistrations_are_answered_in_any_order),
 		T(answers_that_come_while_another_is_waited_for_are_kept),
 		T(a_command_that_is_not_submitted_is_never_answered),
+		T(a_command_that_cannot_be_waited_for_is_waited_for_all_the_same),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
