@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* session_internal.h - a session, for session.c and session_offer.c. */
+/* session_internal.h - a session, for the files session*.c. */
 #ifndef UBLKZC_PRELOAD_SESSION_INTERNAL_H
 #define UBLKZC_PRELOAD_SESSION_INTERNAL_H
 
@@ -44,11 +44,17 @@ struct session {
 
 extern atomic_bool session_missed;
 
-/* session.c: the server is gone, or has answered. */
+/* session_connect.c: connect, and have the HELLO answered; @proof is open on the disk. */
+void session_establish(struct session *s, int proof);
+/* Is it there?  Takes the answers that have come, and waits for none. */
+bool session_usable(struct session *s);
+/* The server is gone, or has answered. */
 void session_lose(struct session *s);
 void session_note_reply(struct session *s, const struct wire_reply *reply);
+/* In a forked child. */
+void session_none_live(void);
 
-/* What is no more is taken back, what is new is offered; nothing is waited for. */
+/* session_offer.c: what is no more is taken back, what is new is offered; nothing is waited for. */
 void session_reconcile(struct session *s);
 
 /* The same, also what the program itself shares, and the answers are waited for. */
