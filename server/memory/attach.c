@@ -113,14 +113,18 @@ static pid_t parent_of(pid_t pid)
 	return parent;
 }
 
-/* Children of one thread of @parent, as proc_pid_task(5) lists them. */
-static void add_children_of_thread(struct attachment *at, pid_t parent, const char *tid)
+/*
+ * Children of one thread of @parent, as proc_pid_task(5) lists them.  For as long as it has not
+ * ended, its number is nobody else's.
+ */
+static void add_children_of_thread(struct attachment *at, const struct process *parent,
+				   const char *tid)
 {
 	char path[64];
 	int pid;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%.20s/children", (int)parent, tid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%.20s/children", (int)parent->pid, tid);
 	f = fopen(path, "re");
 	if (!f)
 		return;
@@ -128,18 +132,18 @@ static void add_children_of_thread(struct attachment *at, pid_t parent, const ch
 		if (known(at, pid) || add_process(at, pid))
 			continue;
 		/* Between the list and the pidfd it may have become another's. */
-		if (parent_of(pid) != parent)
+		if (parent_of(pid) != parent->pid || has_ended(parent->pidfd))
 			close(at->processes[--at->nr].pidfd);
 	}
 	fclose(f);
 }
 
-static void add_children(struct attachment *at, pid_t parent)
+static void add_children(struct attachment *at, const struct process *parent)
 {
 	char path[32];
 	DIR *threads;
 
-	snprintf(path, sizeof(path), "/proc/%d/task", (int)parent);
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)parent->pid);
 	threads = opendir(path);
 	if (!threads)
 		return;
@@ -152,8 +156,12 @@ static void add_children(struct attachment *at, pid_t parent)
 /* The list grows while it is walked, so children's children are found too. */
 static void find_descendants(struct attachment *at)
 {
-	for (unsigned int i = 0; i < at->nr; i++)
-		add_children(at, at->processes[i].pid);
+	for (unsigned int i = 0; i < at->nr; i++) {
+		struct process parent = at->processes[i]; /* which moves as the list grows */
+
+		if (!parent.ended)
+			add_children(at, &parent);
+	}
 }
 
 static void run_look(struct worker_job *work)

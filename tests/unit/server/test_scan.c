@@ -577,6 +577,37 @@ static void an_attachment_follows_a_family(void **state)
 	assert_int_equal(b.nr, 0);
 }
 
+/* What was attached has ended, and its number is another's: ours, who have a child. */
+static void a_number_that_is_given_away_is_nobodys(void **state)
+{
+	struct attachments a = { .buffers = &b, .max_bytes = 1UL << 30, .attached = attached };
+	static void (*const stages[])(void) = { map_two, NULL };
+	pid_t dead = fork();
+	int pidfd;
+
+	(void)state;
+	need_root();
+	if (dead == 0)
+		_exit(0);
+	pidfd = (int)syscall(SYS_pidfd_open, dead, 0);
+	assert_true(pidfd >= 0);
+	waitpid(dead, NULL, 0);
+	start_other(stages); /* with memory that would be found */
+	next_stage();
+	assert_int_equal(attach_restore(&a,
+					&(struct vault_record){
+						.id = 3,
+						.kind = VAULT_ATTACHED,
+						.attached = { .root = getpid(), .pid = getpid() },
+					},
+					pidfd),
+			 0);
+	attach_tick(&a, 1);
+	worker_wait();
+	assert_int_equal(a.nr, 0);
+	assert_int_equal(nr_pending, 0); /* nothing is registered */
+}
+
 static void nobody_is_attached_that_is_not_there(void **state)
 {
 	struct attachments a = { .buffers = &b, .max_bytes = MIB, .attached = attached };
@@ -630,6 +661,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(rounds_overtake, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_dead_have_no_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_attachment_follows_a_family, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_number_that_is_given_away_is_nobodys, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(nobody_is_attached_that_is_not_there, setup,
 						teardown),
 	};
