@@ -50,6 +50,7 @@ struct account {
 	unsigned int files, max_files; /* of the one without a parent */
 	bool paced;
 	struct pace pace;
+	bool waits; /* its turn has not come, in the plan that is being made (plan.c) */
 };
 
 /* How many bytes more may be registered, 0 also when it may be no registration at all. */

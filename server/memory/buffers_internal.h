@@ -61,6 +61,8 @@ struct file {
 	int refused;	    /* why there are not all the slices of the last look, or 0 */
 	enum wire_reason why;
 	unsigned int made;     /* slices, by this look */
+	unsigned int left;     /* gaps, that nobody could pay for */
+	bool waits;	       /* somebody, for his turn */
 	unsigned int refusals; /* by the driver, since it last agreed */
 	bool over_budget;   /* the last look found more than may be registered */
 	bool due;	    /* look again even if nothing is copied */

@@ -25,6 +25,7 @@
 #define SLICE_BYTES_MAX (1ULL << 30)
 #define QUICK_LOOK (4ULL << 20) /* bytes to look at without a thread: some 1000 pages */
 #define SLICES_AT_ONCE 64	/* made by one look; the next is soon */
+#define GAPS_LEFT_MAX 256	/* by one look: they may be another's affair, but take time */
 /* What nobody wants is kept for a while, if it is little: who adds and removes the same
  * memory again and again would have the device stopped each time. */
 #define LINGER_SLICE_MAX (1ULL << 20) /* bytes */
@@ -158,7 +159,10 @@ static bool end_lingering(struct buffers *b)
 	return any;
 }
 
-/* Of those who want some of it, who has most room; *@ret_room: no more than the device has. */
+/*
+ * Of those who want some of it, and whose turn it can be, who has most room; *@ret_room: no
+ * more than the device has.
+ */
 static struct account *choose_payer(const struct buffers *b, const struct file *file, uint64_t at,
 				    uint64_t end, uint64_t *ret_room)
 {
@@ -169,6 +173,8 @@ static struct account *choose_payer(const struct buffers *b, const struct file *
 	for (const struct use *use = file->uses; use; use = use->next) {
 		uint64_t room = account_room(use->account);
 
+		if (use->account && use->account->waits)
+			continue;
 		if (use->offset < end && use->offset + use->len > at && room > most) {
 			most = room;
 			payer = use->account;
@@ -200,9 +206,26 @@ static int make_slice(struct buffers *b, struct file *file, uint64_t start, uint
 	return 0;
 }
 
-/* Cover [@at, @end), or as much of it as may be now.  False: no more of this file, now. */
-static bool fill_gap(struct buffers *b, struct file *file, uint64_t at, uint64_t end)
+/* Whoever could pay for a gap cannot now; for another of this file somebody else may. */
+static bool leave_gap(const struct buffers *b, struct file *file)
 {
+	bool anybody = false;
+
+	for (const struct use *use = file->uses; use && !anybody; use = use->next)
+		anybody = !use->account || (!use->account->waits && account_room(use->account));
+	if (file->left++ == GAPS_LEFT_MAX)
+		file->due = true;
+	return anybody && file->left <= GAPS_LEFT_MAX && b->nr < BUFFERS_SLICES_MAX &&
+	       b->bytes < b->max_bytes;
+}
+
+/*
+ * Cover [*@next, @end), or as much of it as may be now; when nobody can pay for it, *@next is
+ * @end.  False: no more of this file, now.
+ */
+static bool fill_gap(struct buffers *b, struct file *file, uint64_t *next, uint64_t end)
+{
+	uint64_t at = *next;
 	uint64_t start = at;
 	uint64_t room;
 	struct account *payer = choose_payer(b, file, at, end, &room);
@@ -210,12 +233,16 @@ static bool fill_gap(struct buffers *b, struct file *file, uint64_t at, uint64_t
 	int ret;
 
 	room -= room % page_of(file);
-	if (end - at > room && end_lingering(b))
-		file->due = true;
-	else if (end - at > room)
-		file->over_budget = true;
-	if (!room)
-		return false;
+	if (end - at > room && !file->waits) {
+		if (end_lingering(b))
+			file->due = true;
+		else
+			file->over_budget = true;
+	}
+	if (!room) {
+		*next = end;
+		return leave_gap(b, file);
+	}
 	if (end - at > room)
 		end = at + room;
 	if (end - at > SLICE_BYTES_MAX)
@@ -228,8 +255,8 @@ static bool fill_gap(struct buffers *b, struct file *file, uint64_t at, uint64_t
 	joined = join(file, &start, &end);
 	if (payer && !account_take_turn(payer, 1 + joined, b->cost ? b->cost : PACE_COST_FIRST,
 					buffers_now(b))) {
-		file->due = true;
-		return false;
+		file->due = file->waits = payer->waits = true;
+		return true; /* perhaps somebody else */
 	}
 	ret = make_slice(b, file, start, end, payer);
 	if (ret) {
@@ -263,7 +290,7 @@ static bool cover_run(struct buffers *b, struct file *file, const struct memory_
 			continue;
 		}
 		*found = true;
-		if (!fill_gap(b, file, at, s && s->offset < end ? s->offset : end))
+		if (!fill_gap(b, file, &at, s && s->offset < end ? s->offset : end))
 			return false;
 	}
 	return true;
@@ -288,9 +315,12 @@ static void plan(struct buffers *b, struct file *file, const struct resident *r)
 {
 	bool found = false;
 
-	file->due = file->over_budget = false;
-	file->made = 0;
+	file->due = file->over_budget = file->waits = false;
+	file->made = file->left = 0;
 	file->refused = 0;
+	for (const struct use *use = file->uses; use; use = use->next)
+		if (use->account)
+			use->account->waits = false;
 	for (unsigned int i = 0; i < r->nr; i++)
 		if (!cover_run(b, file, &r->runs[i], &found))
 			break;

@@ -804,6 +804,39 @@ static void a_user_has_a_rate(void **state)
 	assert_int_equal(b.nr, 61);
 }
 
+/* In a file that two use: who has no turn, or no room, does not hold up the other. */
+static void who_cannot_pay_holds_up_nobody_else(void **state)
+{
+	(void)state;
+	account.paced = true;
+	account.pace = (struct pace){ .cost = 400, .at = now, .begun = true }; /* and no credit */
+	touch(0, MIB);
+	assert_int_equal(add_range(&one, 1, 0, MIB), 0);
+	assert_int_equal(answer.status, 0);
+	touch(8 * MIB, MIB);
+	assert_int_equal(add_range(&two, 2, 8 * MIB, MIB), 0);
+	driver_works();
+	assert_int_equal(answer.client, &two);
+	assert_int_equal(b.bytes, MIB);
+	assert_int_equal(other_account.bytes, MIB);
+	/* What both want is paid by who can; */
+	assert_int_equal(add_range(&two, 3, 0, MIB), 0);
+	driver_works();
+	assert_int_equal(other_account.bytes, 2 * MIB);
+	assert_int_equal(account.bytes, 0);
+	/* and whoever has no room is no different. */
+	account.max_bytes = 0;
+	account.paced = false;
+	touch(16 * MIB, MIB);
+	assert_int_equal(add_range(&one, 4, 16 * MIB, MIB), 0);
+	assert_int_equal(answer.reason, WIRE_OVER_BUDGET);
+	touch(24 * MIB, MIB);
+	assert_int_equal(add_range(&two, 5, 24 * MIB, MIB), 0);
+	driver_works();
+	assert_int_equal(answer.status, 0);
+	assert_int_equal(other_account.bytes, 3 * MIB);
+}
+
 /* What costs little may be done often. */
 static void a_quick_driver_may_be_asked_more_often(void **state)
 {
@@ -1045,6 +1078,7 @@ int main(void)
 		T(only_so_many_files_are_taken),
 		T(what_has_ended_pays_for_no_file),
 		T(a_user_has_a_rate),
+		T(who_cannot_pay_holds_up_nobody_else),
 		T(a_quick_driver_may_be_asked_more_often),
 		T(live_slices_are_published_before_the_device_resumes),
 		T(what_nobody_wants_is_unregistered_after_a_while),
