@@ -14,39 +14,11 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "common/log.h"
-#include "server/life/keeper.h"
+#include "keeper_fixture.h"
 #include "tests/unit/cmocka_all.h"
-
-static char diary[64];
-
-static void write_diary(const char *text)
-{
-	FILE *f = fopen(diary, "ae");
-
-	if (f) {
-		fprintf(f, "%s;", text);
-		fclose(f);
-	}
-}
-
-static bool diary_says(const char *want)
-{
-	char text[512] = "";
-	FILE *f = fopen(diary, "re");
-
-	if (f) {
-		text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
-		fclose(f);
-	}
-	if (strcmp(text, want) != 0)
-		print_message("the diary says: %s\n", text);
-	return strcmp(text, want) == 0;
-}
 
 /* ---- servers ---- */
 
@@ -181,42 +153,17 @@ static int successor(int argc, char **argv)
 
 /* ---- tests ---- */
 
-static void ready(unsigned int device, void *arg)
-{
-	char line[32];
-
-	(void)arg;
-	snprintf(line, sizeof(line), "ready %u", device);
-	write_diary(line);
-}
-
-static pid_t start_keeper(int (*serve)(struct vault *v, void *arg), const char *what,
-			  const char *more)
+static pid_t start(int (*serve)(struct vault *v, void *arg), const char *what, const char *more)
 {
 	char *argv[] = { diary, (char *)what, (char *)more };
-	struct keeper_start start = {
+	struct keeper_start keeper = {
 		.serve = serve,
-		.ready = ready,
 		.argv = argv,
 		.argc = 3,
 		.times = KEEPER_TIMES,
 	};
-	pid_t pid = fork();
 
-	if (pid == 0) {
-		log_init("test", LOG_ERROR);
-		_exit(keeper_run(&start));
-	}
-	return pid;
-}
-
-static int status_of(pid_t pid)
-{
-	int status = -1;
-
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	return WEXITSTATUS(status);
+	return start_keeper(&keeper);
 }
 
 static int setup(void **state)
@@ -239,37 +186,36 @@ static int teardown(void **state)
 static void what_was_said_before_death_is_inherited(void **state)
 {
 	(void)state;
-	assert_int_equal(status_of(start_keeper(puts_and_dies, "records", "")), 0);
-	assert_true(diary_says("ready 9;7:2:first;8:6:;"));
+	assert_int_equal(status_of(start(puts_and_dies, "records", "")), 0);
+	expect_diary("ready 9;7:2:first;8:6:;");
 }
 
 static void a_server_that_never_was_live_has_no_successor(void **state)
 {
 	(void)state;
-	assert_int_equal(status_of(start_keeper(fails, "records", "")), EXIT_FAILURE);
-	assert_true(diary_says("failed;"));
+	assert_int_equal(status_of(start(fails, "records", "")), EXIT_FAILURE);
+	expect_diary("failed;");
 }
 
 static void incomplete_records_are_not_inherited(void **state)
 {
 	(void)state;
-	assert_int_equal(status_of(start_keeper(goes_on_alone_and_dies, "records", "")),
-			 EXIT_FAILURE);
-	assert_true(diary_says("ready 9;"));
+	assert_int_equal(status_of(start(goes_on_alone_and_dies, "records", "")), EXIT_FAILURE);
+	expect_diary("ready 9;");
 }
 
 static void a_server_goes_on_alone_when_its_keeper_knows(void **state)
 {
 	(void)state;
-	assert_int_equal(status_of(start_keeper(gives_up_and_dies, "records", "")), EXIT_FAILURE);
-	assert_true(diary_says("ready 9;"));
+	assert_int_equal(status_of(start(gives_up_and_dies, "records", "")), EXIT_FAILURE);
+	expect_diary("ready 9;");
 }
 
 static void a_device_that_is_gone_ends_it(void **state)
 {
 	(void)state;
-	assert_int_equal(status_of(start_keeper(is_live_and_dies, "gone", "")), EXIT_FAILURE);
-	assert_true(diary_says("ready 9;gone;"));
+	assert_int_equal(status_of(start(is_live_and_dies, "gone", "")), EXIT_FAILURE);
+	expect_diary("ready 9;gone;");
 }
 
 static long long now_ms(void)
@@ -290,16 +236,16 @@ static void successors_that_die_are_replaced(void **state)
 	(void)state;
 	assert_int_equal(write(fd, "lll", 3), 3);
 	close(fd);
-	assert_int_equal(status_of(start_keeper(is_live_and_dies, "wear", lives)), 0);
+	assert_int_equal(status_of(start(is_live_and_dies, "wear", lives)), 0);
 	unlink(lives);
-	assert_true(diary_says("ready 9;successor;successor;successor;successor;"));
+	expect_diary("ready 9;successor;successor;successor;successor;");
 	assert_true(now_ms() - before >= (1 + 2 + 4 + 8) * KEEPER_PAUSE_MIN_MS - 1);
 }
 
 static void a_signal_stops_both(void **state)
 {
 	struct timespec pause = { .tv_nsec = 10000000 };
-	pid_t keeper = start_keeper(waits_for_the_end, "records", "");
+	pid_t keeper = start(waits_for_the_end, "records", "");
 
 	(void)state;
 	for (int i = 0; i < 6000 && access(diary, R_OK) == 0; i++) {
@@ -312,7 +258,7 @@ static void a_signal_stops_both(void **state)
 	kill(keeper, SIGTERM);
 	/* The server died of it, so it did not end well; and nobody replaced it. */
 	assert_int_equal(status_of(keeper), EXIT_FAILURE);
-	assert_true(diary_says("ready 9;"));
+	expect_diary("ready 9;");
 }
 
 static void other_versions_are_not_understood(void **state)

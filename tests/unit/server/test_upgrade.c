@@ -13,51 +13,19 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "common/log.h"
 #include "common/wire.h"
-#include "server/life/keeper.h"
+#include "keeper_fixture.h"
 #include "tests/unit/cmocka_all.h"
 
 static char dir[64];
-static char diary[96];
 static char installed[96];
-
-static void write_diary(const char *text)
-{
-	FILE *f = fopen(diary, "ae");
-
-	if (f) {
-		fprintf(f, "%s;", text);
-		fclose(f);
-	}
-}
-
-static void read_diary(char text[1024])
-{
-	FILE *f = fopen(diary, "re");
-
-	text[0] = '\0';
-	if (f) {
-		text[fread(text, 1, 1023, f)] = '\0';
-		fclose(f);
-	}
-}
-
-static void expect_diary(const char *want)
-{
-	char text[1024];
-
-	read_diary(text);
-	assert_string_equal(text, want);
-}
 
 static unsigned int count_in_diary(const char *word)
 {
-	char text[1024];
+	char text[DIARY_MAX];
 	unsigned int nr = 0;
 
 	read_diary(text);
@@ -260,24 +228,16 @@ static int program(int argc, char **argv)
 
 /* ---- tests ---- */
 
-static void ready(unsigned int device, void *arg)
-{
-	(void)device, (void)arg;
-	write_diary("ready");
-}
-
 static pid_t begin(int (*serve)(struct vault *v, void *arg), const char *what)
 {
 	char *argv[] = { diary, installed, (char *)what };
 	struct keeper_start start = {
 		.serve = serve,
-		.ready = ready,
 		.argv = argv,
 		.argc = 3,
 		.times = { .rehearsal = 30000, .start = 30000, .probation = 300 },
 		.program = installed,
 	};
-	pid_t pid;
 
 	if (strcmp(what, "slow") == 0)
 		start.times.rehearsal = 1000;
@@ -289,21 +249,7 @@ static pid_t begin(int (*serve)(struct vault *v, void *arg), const char *what)
 		start.times.probation = 60000; /* however busy the machine is */
 	if (strcmp(what, "is-asked-too") == 0)
 		start.times.probation = 3000;
-	pid = fork();
-	if (pid == 0) {
-		log_init("test", LOG_ERROR);
-		_exit(keeper_run(&start));
-	}
-	return pid;
-}
-
-static int status_of(pid_t pid)
-{
-	int status = -1;
-
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	return WEXITSTATUS(status);
+	return start_keeper(&start);
 }
 
 static int upgrade(int (*serve)(struct vault *v, void *arg), const char *what)
@@ -351,7 +297,7 @@ static void the_new_program_serves(void **state)
 {
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "works"), 0);
-	expect_diary("ready;tried 0 ok;new;told 0 ok;");
+	expect_diary("ready 9;tried 0 ok;new;told 0 ok;");
 }
 
 /* What does not pass the rehearsal never serves. */
@@ -360,7 +306,7 @@ static void is_refused(const char *what, const char *why)
 	char want[64];
 
 	assert_int_equal(upgrade(is_upgraded, what), 0);
-	snprintf(want, sizeof(want), "ready;tried %s;", why);
+	snprintf(want, sizeof(want), "ready 9;tried %s;", why);
 	expect_diary(want);
 	unlink(diary);
 }
@@ -408,7 +354,7 @@ static void one_that_dies_at_once_gives_way_to_the_old(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "dies-at-once"), 0);
-	snprintf(want, sizeof(want), "ready;tried 0 ok;new;old;told %d died;", -ENOEXEC);
+	snprintf(want, sizeof(want), "ready 9;tried 0 ok;new;old;told %d died;", -ENOEXEC);
 	expect_diary(want);
 }
 
@@ -418,7 +364,7 @@ static void one_that_dies_soon_gives_way_to_the_old(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "dies-soon"), 0);
-	snprintf(want, sizeof(want), "ready;tried 0 ok;new;old;told %d died;", -ENOEXEC);
+	snprintf(want, sizeof(want), "ready 9;tried 0 ok;new;old;told %d died;", -ENOEXEC);
 	expect_diary(want);
 }
 
@@ -430,7 +376,7 @@ static void one_that_dies_each_time_is_not_taken_for_the_better_one(void **state
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "dies-each-time"), 0);
-	n = snprintf(want, sizeof(want), "ready;");
+	n = snprintf(want, sizeof(want), "ready 9;");
 	for (unsigned int i = 0; i <= KEEPER_DEATHS; i++)
 		n += snprintf(want + n, sizeof(want) - (size_t)n,
 			      "tried 0 ok;new;old;told %d died;", -ENOEXEC);
@@ -443,7 +389,7 @@ static void one_that_hangs_gives_way_to_the_old(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "hangs"), 0);
-	snprintf(want, sizeof(want), "ready;tried 0 ok;new;old;told %d died;", -ENOEXEC);
+	snprintf(want, sizeof(want), "ready 9;tried 0 ok;new;old;told %d died;", -ENOEXEC);
 	expect_diary(want);
 }
 
@@ -454,7 +400,7 @@ static void one_that_has_proved_itself_comes_back(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "dies-later"), 0);
-	expect_diary("ready;tried 0 ok;new;told 0 ok;new;");
+	expect_diary("ready 9;tried 0 ok;new;told 0 ok;new;");
 	fd = creat(installed, 0700); /* for the teardown */
 	close(fd);
 }
@@ -464,7 +410,7 @@ static void a_program_that_keeps_dying_gives_way_to_the_installed(void **state)
 {
 	(void)state;
 	assert_int_equal(upgrade(is_live_and_dies, "no-records"), 0);
-	expect_diary("ready;old;old;new;");
+	expect_diary("ready 9;old;old;new;");
 }
 
 /* One at a time; and who asked for the first hears of its end all the same. */
@@ -474,7 +420,8 @@ static void a_second_upgrade_on_probation_is_refused(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded, "is-asked-too"), 0);
-	snprintf(want, sizeof(want), "ready;tried 0 ok;new;tried %d upgrading;told 0 ok;", -EBUSY);
+	snprintf(want, sizeof(want), "ready 9;tried 0 ok;new;tried %d upgrading;told 0 ok;",
+		 -EBUSY);
 	expect_diary(want);
 }
 
@@ -485,7 +432,7 @@ static void a_server_that_dies_before_it_leaves_is_told_of(void **state)
 
 	(void)state;
 	assert_int_equal(upgrade(is_upgraded_and_dies, "works"), 0);
-	snprintf(want, sizeof(want), "ready;tried 0 ok;old;told %d server;", -EOWNERDEAD);
+	snprintf(want, sizeof(want), "ready 9;tried 0 ok;old;told %d server;", -EOWNERDEAD);
 	expect_diary(want);
 }
 
@@ -493,7 +440,7 @@ static void nobody_leaves_for_what_is_still_being_tried(void **state)
 {
 	(void)state;
 	assert_int_equal(upgrade(leaves_too_soon, "slow"), 0);
-	expect_diary("ready;");
+	expect_diary("ready 9;");
 }
 
 static void a_keeper_that_tries_a_program_can_be_stopped(void **state)
@@ -506,7 +453,7 @@ static void a_keeper_that_tries_a_program_can_be_stopped(void **state)
 		nanosleep(&pause, NULL);
 	kill(keeper, SIGTERM);
 	assert_int_equal(status_of(keeper), EXIT_FAILURE);
-	expect_diary("ready;old;old;rehearses;");
+	expect_diary("ready 9;old;old;rehearses;");
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
