@@ -239,18 +239,29 @@ static int replace(struct all *a, const char *path)
 	return ret;
 }
 
-int openmetrics_write(const struct devices *devices, const char *path)
+/* @path: NULL, to @out. */
+static int write_to(const struct devices *devices, const char *path, FILE *out)
 {
-	struct all a = { .out = stdout, .wanted = devices };
+	struct all a = { .out = out, .wanted = devices };
 	int ret = 0;
 
 	a.sums = calloc(DEVICES_MAX, sizeof(*a.sums));
 	if (!a.sums)
 		return log_error(-ENOMEM, "stat");
-	if (strcmp(path, "-") == 0)
-		write_all(&a);
-	else
+	if (path)
 		ret = replace(&a, path);
+	else
+		write_all(&a);
 	free(a.sums);
 	return ret ? log_error(ret, "--openmetrics %s", path) : 0;
+}
+
+int openmetrics_write(const struct devices *devices, const char *path)
+{
+	return write_to(devices, strcmp(path, "-") == 0 ? NULL : path, stdout);
+}
+
+int openmetrics_print(const struct devices *devices, FILE *out)
+{
+	return write_to(devices, NULL, out);
 }

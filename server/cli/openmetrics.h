@@ -3,6 +3,8 @@
 #ifndef UBLKZC_SERVER_CLI_OPENMETRICS_H
 #define UBLKZC_SERVER_CLI_OPENMETRICS_H
 
+#include <stdio.h>
+
 #include "command.h"
 
 /*
@@ -10,5 +12,8 @@
  * it; "-" is standard output.  0, or a negative errno, said.
  */
 int openmetrics_write(const struct devices *devices, const char *path);
+
+/* The same to @out, which may fail.  0, or -ENOMEM, said. */
+int openmetrics_print(const struct devices *devices, FILE *out);
 
 #endif

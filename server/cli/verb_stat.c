@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/log.h"
 #include "server/life/state.h"
 #include "command.h"
 #include "io_json.h"
 #include "openmetrics.h"
+#include "openmetrics_http.h"
 #include "output.h"
 #include "sizes.h"
 #include "stat_interval.h"
@@ -111,7 +113,7 @@ static void stat_text(const struct state *s, const struct queue_counters *c, boo
 /* ---- the verb ---- */
 
 struct wish {
-	bool bytes;
+	bool bytes, http;
 	json_t *devices;	       /* NULL: text */
 	const char *metrics;	       /* where to; NULL: nowhere */
 	struct stat_interval interval; /* seconds 0: what was counted so far */
@@ -170,6 +172,9 @@ static const struct flag flags[] = {
 	{ 'o', "openmetrics", WORD_FILE, "FILE",
 	  "write the counters to FILE for monitoring (node_exporter's textfile collector); - is "
 	  "standard output" },
+	{ 'H', "http", WORD_NONE, NULL,
+	  "with --openmetrics -: as the answer to an HTTP request on standard input, which a "
+	  "socket unit passes (ublkzc-metrics.socket)" },
 };
 
 static int set_number(const struct command_line *line, uint64_t max, uint64_t *ret)
@@ -196,12 +201,15 @@ static int parse(struct command_line *line, struct devices *devices, struct wish
 		if (key == 'j')
 			w->interval.json = true;
 		w->bytes |= key == 'b';
+		w->http |= key == 'H';
 	}
 	w->interval.bytes = w->bytes;
 	if (!key && w->interval.count && !w->interval.seconds)
 		return command_error(line->command, "--count is for --interval");
 	if (!key && w->metrics && (w->interval.json || w->interval.seconds || w->bytes))
 		return command_error(line->command, "--openmetrics goes with devices only");
+	if (!key && w->http && (!w->metrics || strcmp(w->metrics, "-") != 0))
+		return command_error(line->command, "--http goes with --openmetrics -");
 	return key ? key : devices_add_operands(devices, line);
 }
 
@@ -225,6 +233,8 @@ static int show(const struct devices *devices, struct wish *w)
 
 	if (w->metrics) {
 		ret = check_devices(devices);
+		if (!ret && w->http)
+			return openmetrics_http(devices);
 		return ret ? ret : openmetrics_write(devices, w->metrics);
 	}
 	if (!w->interval.seconds) {

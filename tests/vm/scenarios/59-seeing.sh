@@ -52,6 +52,8 @@ for line in "up{device=\"ublkb$ID\"} 1" \
     "request_seconds_count{device=\"ublkb$ID\",op=\"write\"} [1-9]" '^# EOF$'; do
     grep -q -- "$line" "$SCRATCH/metrics" || fail "no '$line' in: $(cat "$SCRATCH/metrics")"
 done
+printf 'GET /metrics HTTP/1.1\r\n\r\n' | "$UBLKZC" stat "$DEVICE" --openmetrics - --http >"$SCRATCH/http"
+sed '1,/^\r$/d' "$SCRATCH/http" | cmp - "$SCRATCH/metrics" || fail "HTTP gives something else: $(cat "$SCRATCH/http")"
 [ "$(grep -c "seconds_bucket.*op=\"read\"" "$SCRATCH/metrics")" = 24 ] || fail "buckets: $(cat "$SCRATCH/metrics")"
 
 # A device that is served by memory is answered at once; one in seven of its requests is timed.
