@@ -18,7 +18,7 @@
 #include "server/memory/rescue.h"
 #include "server/queue/request.h"
 #include "tests/unit/cmocka_all.h"
-#include "fake_ring.h"
+#include "tests/unit/server/fake_ring.h"
 
 #define DEPTH 8U
 #define MAX_IO (64U << 10)

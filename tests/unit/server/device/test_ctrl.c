@@ -6,7 +6,7 @@
 
 #include "server/device/ctrl.h"
 #include "tests/unit/cmocka_all.h"
-#include "fake_ring.h"
+#include "tests/unit/server/fake_ring.h"
 
 #define MOST 16U
 
