@@ -106,7 +106,7 @@ static int set_params(struct device *d)
 		.basic = {
 			.logical_bs_shift = (uint8_t)shift_of(t->block_size),
 			.physical_bs_shift = (uint8_t)shift_of(t->block_size < 4096 ? 4096 : t->block_size),
-			.io_opt_shift = 12,
+			.io_opt_shift = (uint8_t)shift_of(t->preferred < 4096 ? 4096 : t->preferred),
 			.io_min_shift = (uint8_t)shift_of(t->block_size),
 			.max_sectors = d->info.max_io_buf_bytes >> 9,
 			.dev_sectors = t->size >> 9,
@@ -122,6 +122,8 @@ static int set_params(struct device *d)
 
 	if (t->read_only)
 		params.basic.attrs |= UBLK_ATTR_READ_ONLY;
+	if (t->rotational)
+		params.basic.attrs |= UBLK_ATTR_ROTATIONAL;
 	if (t->volatile_cache)
 		params.basic.attrs |= UBLK_ATTR_VOLATILE_CACHE | UBLK_ATTR_FUA;
 	if (t->discard || t->write_zeroes) {

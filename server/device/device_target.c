@@ -26,6 +26,9 @@ static int judge(const struct device *d)
 	if (t->memory_align && !is_power_of_two(t->memory_align))
 		return log_error(-EINVAL, "engine %s: memory aligned to %u bytes", name,
 				 t->memory_align);
+	if (t->preferred && !is_power_of_two(t->preferred))
+		return log_error(-EINVAL, "engine %s: requests of %u bytes preferred", name,
+				 t->preferred);
 	if (t->max_io < 4096 || t->max_io > d->options->max_io || t->max_io % 4096)
 		return log_error(-EINVAL, "engine %s: requests of at most %u bytes; 4096 to %u",
 				 name, t->max_io, d->options->max_io);

@@ -88,6 +88,8 @@ struct ublkzc_target {
 	bool volatile_cache;   /* FLUSH and fua mean something */
 	bool discard;	       /* DISCARD is worth trying */
 	bool write_zeroes;     /* WRITE_ZEROES too */
+	bool rotational;       /* near is faster than far */
+	uint32_t preferred;    /* bytes, a power of two: good requests are multiples of it; or 0 */
 
 	void *priv; /* the engine's */
 };
