@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* fixture.c - see fixture.h. */
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+const struct fake_options all = { .size = FAKE_MAX, .flags = FAKE_ALL };
+char uri[128];
+
+static char dir[] = "/tmp/test-nbd.XXXXXX";
+
+int set_up(void **state)
+{
+	char path[64];
+
+	(void)state;
+	snprintf(dir, sizeof(dir), "/tmp/test-nbd.XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/socket", dir);
+	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s", path);
+	host_said[0] = 0;
+	fake_start(path, &all);
+	return 0;
+}
+
+int tear_down(void **state)
+{
+	(void)state;
+	fake_stop(false);
+	return rmdir(dir);
+}
+
+void fill(uint8_t *data, uint32_t len, unsigned int seed)
+{
+	for (uint32_t i = 0; i < len; i++)
+		data[i] = (uint8_t)(seed * 31 + i * 7 + i / 256);
+}
+
+void assert_bytes(const uint8_t *data, uint32_t len, unsigned int seed)
+{
+	for (uint32_t i = 0; i < len; i++)
+		if (data[i] != (uint8_t)(seed * 31 + i * 7 + i / 256))
+			fail_msg("byte %u is %u", i, data[i]);
+}
