@@ -221,8 +221,16 @@ static void fork_in_signal_handler(void)
 	double end = seconds() + 3 * patience();
 
 	on_signal(SIGALRM, forking_handler, 2000);
-	for (unsigned int i = 0; seconds() < end || handled < 20; i++)
+	for (unsigned int i = 0; seconds() < end || handled < 20; i++) {
 		allocate_some(i);
+		/* Nothing else, so that most signals come in the middle of it. */
+		for (unsigned int k = 0; k < 2000; k++) {
+			void *p;
+
+			CHECK(posix_memalign(&p, 4096, MIB + (k % 8) * 4096) == 0);
+			free(p);
+		}
+	}
 }
 
 static void map_some(unsigned int seed)

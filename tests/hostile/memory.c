@@ -191,7 +191,7 @@ static void limit_while_allocating(void)
 static void *keep_mapping(void *arg)
 {
 	while (!done) {
-		void *p = malloc(300000);
+		void *p = malloc(4 * MIB);
 
 		CHECK(p);
 		memset(p, 1, 4096);
@@ -212,7 +212,7 @@ static void limit_while_mapping(void)
 			expect_well(pid);
 			continue;
 		}
-		CHECK(mallopt(M_MMAP_THRESHOLD, 200000));
+		CHECK(mallopt(M_MMAP_THRESHOLD, 1 << 20));
 		aligned(65536, 1);
 		for (int k = 0; k < 2; k++)
 			CHECK(pthread_create(&threads[k], NULL, keep_mapping, NULL) == 0);
