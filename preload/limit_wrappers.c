@@ -12,13 +12,17 @@
 #include "arena.h"
 #include "blocks.h"
 #include "next.h"
+#include "shim.h"
 #include "sys.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
 static void before_limit(int resource, const void *limit)
 {
-	if (resource != RLIMIT_AS || !limit || !arena_reserved || !blocks_lock_within(100))
+	if (resource != RLIMIT_AS || !limit || !arena_reserved)
+		return;
+	/* A child of vfork limits itself, in its parent's memory. */
+	if (shim.owner != sys_getpid() || !blocks_lock_within(100))
 		return;
 	arena_trim_reservation();
 	blocks_unlock();

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -213,10 +214,26 @@ static void children_traced(void)
 	expect_well(pid);
 }
 
+/* They are its own, and the memory is its parent's. */
+static void limits_of_vfork_children(void)
+{
+	const struct rlimit limit = { 200UL << 30, RLIM_INFINITY };
+	unsigned char *kept = aligned(65536, 1);
+	unsigned long before = proc_kib("/proc/self/status", "VmSize");
+	pid_t pid = vfork();
+
+	if (!pid)
+		_exit(setrlimit(RLIMIT_AS, &limit));
+	expect_well(pid);
+	CHECK(proc_kib("/proc/self/status", "VmSize") + 1024 > before);
+	CHECK(all_are(kept, 65536, 1));
+}
+
 const struct attack child_attacks[] = {
 	{ "children-of-quiet-fork", children_of_quiet_fork, "_Fork copies as fork does" },
 	{ "children-of-clone", children_of_clone, "and clone" },
 	{ "children-of-vfork", children_of_vfork, "vfork does not, and its child may allocate" },
+	{ "limits-of-vfork-children", limits_of_vfork_children, "nor limit its parent" },
 	{ "spawned-meanwhile", spawned_meanwhile, "while others allocate" },
 	{ "children-changed-from-outside", children_changed_from_outside, "a child is reachable" },
 	{ "children-traced", children_traced, "and may be traced" },
