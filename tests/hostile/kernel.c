@@ -378,6 +378,33 @@ static void sandboxed_by_seccomp(void)
 	use_memory();
 }
 
+/* The first to allocate is a child of vfork, in its parent's memory. */
+static void sandboxed_after_vfork(void)
+{
+	static void *volatile given;
+	unsigned char *kept;
+	pid_t pid = vfork();
+
+	if (!pid) {
+		given = aligned_alloc(4096, 50000);
+		_exit(!given);
+	}
+	expect_well(pid);
+	memset(given, 6, 50000);
+	kept = aligned(100000, 7);
+	pid = child();
+	if (!pid)
+		_exit(!all_are(given, 50000, 6) || !all_are(kept, 100000, 7));
+	expect_well(pid);
+	use_memory();
+	forbid_the_unusual();
+	CHECK(all_are(given, 50000, 6));
+	free(given);
+	use_memory();
+	CHECK(all_are(kept, 100000, 7));
+	free(kept);
+}
+
 static void sandboxed_forks(void)
 {
 	unsigned char *kept = aligned(100000, 7), *map = mapped(2 * MIB, 8);
@@ -492,6 +519,7 @@ const struct attack kernel_attacks[] = {
 	{ "sandboxed-from-the-start", sandboxed_from_the_start, "no unusual system call" },
 	{ "sandboxed-later", sandboxed_later, "also after some usual ones" },
 	{ "sandboxed-opens", sandboxed_by_seccomp, "also not for files" },
+	{ "sandboxed-after-vfork", sandboxed_after_vfork, "nor what a child of vfork began" },
 	{ "sandboxed-forks", sandboxed_forks, "also not for fork" },
 	{ "memory-cannot-be-reopened", memory_cannot_be_reopened, "nobody else opens our memory" },
 	{ "data-file-as-stderr", data_file_as_stderr, "nobody writes into descriptor 2" },
