@@ -304,14 +304,6 @@ int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void
 	return submit_async(c, UBLK_U_CMD_UNREG_BUF, &cmd, cookie);
 }
 
-int ctrl_unreg_buf_wait(struct ctrl *c, unsigned int device, unsigned int index)
-{
-	struct uapi_ctrl_cmd cmd = plain(device);
-
-	cmd.data[0] = index;
-	return command(c, UBLK_U_CMD_UNREG_BUF, &cmd);
-}
-
 int ctrl_list_bufs(struct ctrl *c, unsigned int device, unsigned int first,
 		   struct uapi_shmem_buf_info *ret, unsigned int nr)
 {

@@ -74,9 +74,6 @@ int ctrl_reg_buf(struct ctrl *c, unsigned int device, const struct uapi_shmem_bu
 		 void *cookie);
 int ctrl_unreg_buf(struct ctrl *c, unsigned int device, unsigned int index, void *cookie);
 
-/* The same, and wait for it: the requests in the buffer must be served meanwhile. */
-int ctrl_unreg_buf_wait(struct ctrl *c, unsigned int device, unsigned int index);
-
 /*
  * With UAPI_F_SHMEM_LIST: describe the registered buffers from index @first upwards, at most
  * @nr (and as many as 64 KiB hold).  How many there are in @ret, 0 when there are no more.

@@ -75,6 +75,12 @@ void device_stop(void *host);
 /* device_resize.c: a listener's resize, likewise. */
 int device_resize(void *host, uint64_t *size, enum wire_reason *ret_reason);
 
+/*
+ * device_memory.c: unregister what a dead server had registered, of which there are no records; what is
+ * below @indices if the driver cannot say.  The device has resumed.
+ */
+void device_drop_unknown(struct device *d, unsigned int indices);
+
 /* device_memory.c: hand results of the driver to the buffers that they are for. */
 void device_collect(struct device *d);
 

@@ -15,6 +15,7 @@
 
 /* For which small memory stays registered when nobody wants it. */
 #define LINGER_MS 2000
+#define ASK_AGAIN_MS 100 /* what the driver could not be asked */
 
 /* ---- the driver as the buffers' backend ---- */
 
@@ -30,6 +31,14 @@ static int backend_unreg(void *arg, unsigned int index, void *cookie)
 	struct device *d = arg;
 
 	return ctrl_unreg_buf(&d->ctrl, d->info.dev_id, index, cookie);
+}
+
+static int backend_list(void *arg, unsigned int first, struct uapi_shmem_buf_info *ret,
+			unsigned int nr)
+{
+	struct device *d = arg;
+
+	return ctrl_list_bufs(&d->ctrl, d->info.dev_id, first, ret, nr);
 }
 
 static void answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
@@ -50,6 +59,19 @@ void device_collect(struct device *d)
 
 	while (d->ctrl.fd >= 0 && ctrl_collect(&d->ctrl, &cookie, &res))
 		buffers_finished(&d->buffers, cookie, res);
+}
+
+void device_drop_unknown(struct device *d, unsigned int indices)
+{
+	struct pollfd ring = { .fd = ctrl_fd(&d->ctrl), .events = POLLIN };
+
+	buffers_resume(&d->buffers, d->shmem_zc ? indices : 0);
+	while (!buffers_all_known(&d->buffers)) {
+		if (!ctrl_has_early(&d->ctrl))
+			poll(&ring, 1, ASK_AGAIN_MS);
+		device_collect(d);
+		buffers_tick(&d->buffers, 0);
+	}
 }
 
 /* ---- who brings memory ---- */
@@ -126,7 +148,10 @@ int device_open_listener(struct device *d)
 	d->registry.alarm = d->alarm.fd < 0 ? NULL : &d->alarm;
 	d->buffers = (struct buffers){
 		.registry = &d->registry,
-		.backend = { .arg = d, .reg = backend_reg, .unreg = backend_unreg },
+		.backend = { .arg = d,
+			     .reg = backend_reg,
+			     .unreg = backend_unreg,
+			     .list = d->info.flags & UAPI_F_SHMEM_LIST ? backend_list : NULL },
 		.answer = answer,
 		.answer_arg = d,
 		.max_bytes = or_default(o->max_bytes, 3),

@@ -227,7 +227,7 @@ int device_inherit(struct device *d)
 	    (ret = buffers_restored(&d->buffers)) || (ret = resume(d)))
 		return ret;
 	listener_resume(&d->listener);
-	buffers_resume(&d->buffers);
+	buffers_resume(&d->buffers, 0);
 	return 0;
 }
 
@@ -276,67 +276,6 @@ int device_rehearse(struct vault *vault)
 
 /* ---- by hand ---- */
 
-/* What the dead server had registered, and nobody knows any more. */
-static int drop(struct device *d, unsigned int index, unsigned int *ret_dropped)
-{
-	int ret = ctrl_unreg_buf_wait(&d->ctrl, d->info.dev_id, index);
-
-	if (ret < 0 && ret != -ENOENT)
-		return log_error(ret, "unregister buffer %u", index);
-	*ret_dropped += ret == 0;
-	return 0;
-}
-
-static int drop_listed(struct device *d, unsigned int *ret_dropped)
-{
-	struct uapi_shmem_buf_info infos[256];
-	unsigned int next = 0;
-	int nr = 0;
-
-	while (next <= UAPI_SHMEM_BUF_INDEX_MAX &&
-	       (nr = ctrl_list_bufs(&d->ctrl, d->info.dev_id, next, infos, 256)) > 0) {
-		for (int i = 0; i < nr; i++) {
-			int ret = drop(d, infos[i].index, ret_dropped);
-
-			if (ret)
-				return ret;
-		}
-		next = infos[nr - 1].index + 1;
-	}
-	return nr < 0 ? log_error(nr, "list the driver's buffers") : 0;
-}
-
-/* The highest index that was ever told is all that we know. */
-static int drop_guessed(struct device *d, uint64_t indices, unsigned int *ret_dropped)
-{
-	for (uint64_t i = 0; i < indices; i++) {
-		int ret = drop(d, (unsigned int)i, ret_dropped);
-
-		if (ret)
-			return ret;
-	}
-	return 0;
-}
-
-static int drop_stale_buffers(struct device *d, uint64_t indices)
-{
-	unsigned int dropped = 0;
-	int ret = 0;
-
-	if (d->info.flags & UAPI_F_SHMEM_LIST)
-		ret = drop_listed(d, &dropped);
-	else if (d->shmem_zc)
-		ret = drop_guessed(d, indices, &dropped);
-	if (ret)
-		return ret;
-	if (dropped)
-		log_line(LOG_WARN,
-			 "%u buffers of the dead server are unregistered: its clients are copied "
-			 "until they open their files again",
-			 dropped);
-	return 0;
-}
-
 static uint64_t indices_used(unsigned int number)
 {
 	uint64_t indices = UAPI_SHMEM_BUF_INDEX_MAX + 1;
@@ -373,8 +312,9 @@ int device_adopt(struct device *d, unsigned int number)
 	    (ret = ask_driver(d, number)) || (ret = device_take_lock(d)) ||
 	    (ret = device_open_target(d)) || (ret = check_size(d)) || (ret = begin_recovery(d)) ||
 	    (ret = device_open_char(d)) || (ret = create_state(d, indices)) || (ret = resume(d)) ||
-	    (ret = drop_stale_buffers(d, indices)) || (ret = device_open_listener(d)) ||
-	    (ret = device_register_shm_files(d)))
+	    (ret = device_open_listener(d)))
 		return ret;
+	device_drop_unknown(d, (unsigned int)indices);
+	return device_register_shm_files(d);
 	return 0;
 }

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * driver.c - the driver below the buffers: by control commands of ours, or of the server's.
- *
- * What a dead server had registered is unregistered before anything new is registered, so
- * that no index is ever taken for another's.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -38,37 +35,16 @@ int server_unreg(void *arg, unsigned int index, void *cookie)
 	return ctrl_unreg_buf(&s->ctrl, s->options.device, index, cookie);
 }
 
-/* What cannot be asked for now counts as answered: it stays registered, and is copied. */
-static void drop_stale(struct ublkzc_server *s)
+int server_list(void *arg, unsigned int first, struct uapi_shmem_buf_info *ret, unsigned int nr)
 {
-	int index;
+	struct ublkzc_server *s = arg;
 
-	while (s->stale && !s->waits && (index = stale_next(s->stale)) >= 0) {
-		int ret = server_unreg(s, (unsigned int)index, s->stale);
-
-		if (ret)
-			stale_answered(s->stale, ret);
-	}
-	if (!s->stale || s->waits || !stale_done(s->stale))
-		return;
-	if (s->stale->dropped)
-		log_line(LOG_WARN, "%u buffers of a dead server are unregistered",
-			 s->stale->dropped);
-	free(s->stale);
-	s->stale = NULL;
-	if (!s->stopped)
-		buffers_pause(&s->buffers, false);
+	return ctrl_list_bufs(&s->ctrl, s->options.device, first, ret, nr);
 }
 
 void ublkzc_server_answered(struct ublkzc_server *s, void *cookie, int result)
 {
-	if (s->stale && cookie == s->stale) {
-		stale_answered(s->stale, result);
-		/* For the next of them; not from here, which may be within unreg(). */
-		server_wake_in(s, 0);
-	} else {
-		buffers_finished(&s->buffers, cookie, result);
-	}
+	buffers_finished(&s->buffers, cookie, result);
 }
 
 void server_collect(struct ublkzc_server *s)
@@ -78,26 +54,6 @@ void server_collect(struct ublkzc_server *s)
 
 	while (s->ctrl.fd >= 0 && ctrl_collect(&s->ctrl, &cookie, &res))
 		ublkzc_server_answered(s, cookie, res);
-	drop_stale(s);
-}
-
-static int list_stale(struct ublkzc_server *s)
-{
-	struct uapi_shmem_buf_info infos[256];
-	unsigned int next = 0;
-	int nr;
-
-	while (next <= UAPI_SHMEM_BUF_INDEX_MAX &&
-	       (nr = ctrl_list_bufs(&s->ctrl, s->options.device, next, infos, 256)) != 0) {
-		if (nr < 0)
-			return nr;
-		for (int i = 0; i < nr; i++)
-			s->stale->indices[infos[i].index / 8] |=
-				(uint8_t)(1U << (infos[i].index % 8));
-		next = infos[nr - 1].index + 1;
-	}
-	s->stale->listed = true;
-	return 0;
 }
 
 int server_open_driver(struct ublkzc_server *s)
@@ -105,12 +61,7 @@ int server_open_driver(struct ublkzc_server *s)
 	struct ublksrv_ctrl_dev_info info = { 0 };
 	int ret;
 
-	if (s->options.flags & UBLKZC_SERVER_TAKES_OVER) {
-		s->waits = true;
-		s->stale = calloc(1, sizeof(*s->stale));
-		if (!s->stale)
-			return -ENOMEM;
-	}
+	s->waits = s->options.flags & UBLKZC_SERVER_TAKES_OVER;
 	if (s->options.reg)
 		return 0;
 	ret = ctrl_open(&s->ctrl);
@@ -129,14 +80,8 @@ int server_open_driver(struct ublkzc_server *s)
 
 void ublkzc_server_live(struct ublkzc_server *s)
 {
-	int ret = 0;
-
 	if (!s->waits)
 		return;
 	s->waits = false;
-	if (s->lists)
-		ret = list_stale(s);
-	if (ret) /* then they are looked for */
-		log_error(ret, "device %u: what the driver has", s->options.device);
-	drop_stale(s);
+	buffers_resume(&s->buffers, BUFFERS_ALL_INDICES);
 }

@@ -76,7 +76,10 @@ static int open_sessions(struct ublkzc_server *s)
 
 	s->buffers = (struct buffers){
 		.registry = &s->registry,
-		.backend = { .arg = s, .reg = server_reg, .unreg = server_unreg },
+		.backend = { .arg = s,
+			     .reg = server_reg,
+			     .unreg = server_unreg,
+			     .list = s->lists ? server_list : NULL },
 		.answer = listener_answer,
 		.answer_arg = &s->listener,
 		.max_bytes = memory_quarters(given->max_bytes, 3),
@@ -102,7 +105,7 @@ static int open_sessions(struct ublkzc_server *s)
 	};
 	if (only_calls)
 		guard_open();
-	if (s->stale)
+	if (s->waits)
 		buffers_pause(&s->buffers, true);
 	return listener_open(&s->listener, s->options.socket_dir, NULL);
 }

@@ -159,7 +159,7 @@ static bool driver_is_done(struct ublkzc_server *s)
 				       .events = POLLIN };
 
 		server_collect(s);
-		if (buffers_idle(&s->buffers) && (!s->stale || !s->stale->asked))
+		if (buffers_idle(&s->buffers))
 			return true;
 		poll(&ring, 1, 10);
 	}
@@ -179,8 +179,6 @@ void ublkzc_server_close(struct ublkzc_server *s)
 	if (!s)
 		return;
 	ublkzc_server_stop(s);
-	if (s->stale)
-		s->stale->next = UAPI_SHMEM_BUF_INDEX_MAX + 1; /* no more of them */
 	if (s->buffers.registry && !driver_is_done(s))
 		return;
 	if (s->buffers.registry)
@@ -190,6 +188,5 @@ void ublkzc_server_close(struct ublkzc_server *s)
 	close_unless_none(s->epoll);
 	close_unless_none(s->timer);
 	close_unless_none(s->alarm.fd);
-	free(s->stale);
 	free(s);
 }

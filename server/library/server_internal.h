@@ -5,7 +5,6 @@
 
 #include "server/device/ctrl.h"
 #include "server/session/listener.h"
-#include "stale.h"
 #include "ublkzc/server.h"
 
 struct ublkzc_server {
@@ -15,7 +14,6 @@ struct ublkzc_server {
 	struct registry_alarm alarm;
 	struct buffers buffers;
 	struct listener listener;
-	struct stale *stale; /* NULL: there is none, or no more */
 	int epoll;
 	int timer;
 	bool lists; /* the driver says what it has */
@@ -29,10 +27,11 @@ struct ublkzc_server {
 /* server.c: dispatch() is called again in @ms.  0 or a negative errno. */
 int server_wake_in(const struct ublkzc_server *s, int ms);
 
-/* driver.c: the driver as buffers know it, and what a dead server has left in it. */
+/* driver.c: the driver as buffers know it. */
 int server_open_driver(struct ublkzc_server *s);
 int server_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie);
 int server_unreg(void *arg, unsigned int index, void *cookie);
+int server_list(void *arg, unsigned int first, struct uapi_shmem_buf_info *ret, unsigned int nr);
 /* Take the answers there are. */
 void server_collect(struct ublkzc_server *s);
 

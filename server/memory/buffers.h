@@ -54,6 +54,9 @@ struct buffers_backend {
 	/* 0: buffers_finished(@cookie, result) follows.  @reg lives until then. */
 	int (*reg)(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie);
 	int (*unreg)(void *arg, unsigned int index, void *cookie);
+	/* What the driver has, from index @first up: how many of them, or a negative errno.
+	 * NULL: it cannot say. */
+	int (*list)(void *arg, unsigned int first, struct uapi_shmem_buf_info *ret, unsigned int nr);
 };
 
 /*
@@ -95,6 +98,12 @@ struct buffers {
 	struct vault *vault;	    /* NULL: none */
 	struct file *first;
 	struct slice_queue to_register, to_unregister;
+	/* Of a predecessor (buffers_restore.c): what is in the driver and nobody knows of. */
+	unsigned int unknown, nr_unknown_gone;
+	struct {
+		unsigned int next, end; /* indices that it may be under; next == end: none */
+		unsigned int misses;	/* in a row */
+	} search;
 	bool asking; /* in buffers_ask() */
 	long long (*clock)(void); /* ms; NULL: CLOCK_MONOTONIC */
 };
@@ -178,8 +187,17 @@ int buffers_restore_use(struct buffers *b, const struct vault_record *r, void *c
 			struct account *account);
 int buffers_restored(struct buffers *b);
 
-/* The device has resumed: ask the driver for what was left unfinished. */
-void buffers_resume(struct buffers *b);
+/*
+ * The device has resumed: make what the driver has what is wanted.  What it has and no record tells of
+ * is unregistered, before anything is registered; what a record tells of and it has not is
+ * registered anew.  A driver that cannot list what it has is asked for each index below @indices;
+ * 0: the records tell all.
+ */
+void buffers_resume(struct buffers *b, unsigned int indices);
+#define BUFFERS_ALL_INDICES (UAPI_SHMEM_BUF_INDEX_MAX + 1U)
+
+/* Nothing that nobody knows of is left in the driver. */
+bool buffers_all_known(const struct buffers *b);
 
 /* ms, of a clock that never goes back. */
 long long buffers_now(const struct buffers *b);

@@ -16,6 +16,7 @@ struct slice {
 	enum slice_state state;
 	bool unwanted; /* REGISTERING: to be unregistered at once */
 	bool doubtful; /* the driver may not have it: what a predecessor had not finished */
+	bool unknown;  /* the driver has it, or may; it is in no record, and nobody's */
 	unsigned int index; /* LIVE and later */
 	uint64_t id;	    /* in the vault; 0: not there */
 	struct slice *next_queued;
@@ -104,6 +105,11 @@ void buffers_cancel_look(struct file *file);
 /* After wishes ended: retire what nobody wants. */
 void buffers_review(struct buffers *b, struct file *file);
 
+/* buffers_restore.c: is there one of these (more) in the driver?  Then it is queued. */
+void buffers_search(struct buffers *b);
+/* The driver has answered for one of them. */
+void buffers_unknown_gone(struct buffers *b, int res);
+
 /* slices.c: from slices to the driver */
 /* A slice that is not asked for yet.  0 or a negative errno. */
 int slice_new(struct buffers *b, struct file *file, uint64_t offset, uint64_t len, bool read_only,
@@ -111,6 +117,8 @@ int slice_new(struct buffers *b, struct file *file, uint64_t offset, uint64_t le
 /* A predecessor's; what cannot be mapped has no base. */
 int slice_restore(struct buffers *b, struct file *file, const struct vault_record *r,
 		  struct slice **ret);
+/* What the driver has under @index, and nobody knows of: to be unregistered. */
+int slice_unknown(struct buffers *b, struct file *file, unsigned int index);
 void slice_free(struct buffers *b, struct slice *s);
 void slice_set_account(struct slice *s, struct account *account);
 /* Ask for it when its turn comes. */

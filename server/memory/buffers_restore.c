@@ -12,9 +12,11 @@
  *   UNREGISTERING  and here it may have done that.
  *
  * In both cases nothing else can have that index, so it is published to be safe, and
- * unregistered (if it is not there, the driver says so).  Then all goes on as after any other
- * change, but for one thing: a file in whose registration a server died is not registered any
- * more.  That might have killed it, and would kill each successor; so it is copied.
+ * unregistered (if it is not there, the driver says so).  When the device has resumed, the driver
+ * is asked what it has.  What is in no record (all of it, without a keeper) is unregistered, and
+ * its requests were copied until then.  Then all goes on as after any other change, but for one
+ * thing: a file in whose registration a server died is not registered any more.  That might have
+ * killed it, and would kill each successor; so it is copied.
  */
 #include <errno.h>
 #include <sys/stat.h>
@@ -23,6 +25,7 @@
 #include "common/log.h"
 
 #define NO_INDEX UINT32_MAX
+#define MISSES_MAX 256U /* indices in a row that are not used: there are no more */
 
 /* Uses that are not in the records are asked for again within this time: ms. */
 #define HELD_MS 10000
@@ -164,10 +167,144 @@ int buffers_restored(struct buffers *b)
 	return ret;
 }
 
-void buffers_resume(struct buffers *b)
+/* ---- what the driver has ---- */
+
+struct indices {
+	uint8_t bits[BUFFERS_ALL_INDICES / 8];
+};
+
+static bool has_index(const struct indices *set, unsigned int index)
 {
+	return set->bits[index / 8] & (1U << (index % 8));
+}
+
+static void flip_index(struct indices *set, unsigned int index)
+{
+	set->bits[index / 8] ^= (uint8_t)(1U << (index % 8));
+}
+
+/* Those that a slice of ours has. */
+static void note_known(const struct buffers *b, struct indices *ret)
+{
+	*ret = (struct indices){ 0 };
+	for (const struct file *file = b->first; file; file = file->next)
+		for (const struct slice *s = file->slices; s; s = s->next)
+			if (s->state >= LIVE && s->index < BUFFERS_ALL_INDICES &&
+			    !has_index(ret, s->index))
+				flip_index(ret, s->index);
+}
+
+/* All that nobody knows of is of one file, which nobody wants. */
+static struct file *nobodys_file(struct buffers *b)
+{
+	struct file *file = b->first;
+
+	while (file && (file->fd >= 0 || file->id))
+		file = file->next;
+	if (!file)
+		file = buffers_new_file(b, -1, 0, 0);
+	if (file)
+		file->suspect = true;
+	return file;
+}
+
+static int add_unknown(struct buffers *b, unsigned int index)
+{
+	struct file *file = nobodys_file(b);
+	int ret = file ? slice_unknown(b, file, index) : -ENOMEM;
+
+	if (ret)
+		return log_error(ret, "buffer %u of a dead server stays registered", index);
+	b->unknown++;
+	return 0;
+}
+
+/* What the records tell of and the driver has not: as if it had been unregistered. */
+static void forget_missing(struct buffers *b, const struct indices *missing)
+{
+	for (struct file *file = b->first; file; file = file->next)
+		for (struct slice *next, *s = file->slices; s; s = next) {
+			next = s->next;
+			if (s->state != LIVE || !has_index(missing, s->index))
+				continue;
+			s->doubtful = true;
+			slice_retire(b, s);
+		}
+}
+
+/* The driver's list, against ours. */
+static int compare(struct buffers *b)
+{
+	struct uapi_shmem_buf_info infos[256];
+	struct indices known;
+	unsigned int next = 0;
+	int nr = 0;
+
+	note_known(b, &known);
+	while (next < BUFFERS_ALL_INDICES &&
+	       (nr = b->backend.list(b->backend.arg, next, infos, 256)) > 0) {
+		for (int i = 0; i < nr; i++) {
+			if (infos[i].index < next || infos[i].index >= BUFFERS_ALL_INDICES)
+				return -EPROTO;
+			if (has_index(&known, infos[i].index))
+				flip_index(&known, infos[i].index);
+			else
+				add_unknown(b, infos[i].index);
+			next = infos[i].index + 1;
+		}
+	}
+	if (nr >= 0)
+		forget_missing(b, &known);
+	return nr;
+}
+
+/*
+ * One after the other: the driver gives the lowest free index to each registration, so where it is
+ * not known how many there were, a long row of unused ones is the end.
+ */
+void buffers_search(struct buffers *b)
+{
+	struct indices known;
+
+	if (b->to_unregister.first || b->search.next >= b->search.end)
+		return;
+	note_known(b, &known);
+	while (b->search.next < b->search.end && has_index(&known, b->search.next))
+		b->search.next++;
+	if (b->search.next < b->search.end && add_unknown(b, b->search.next++))
+		b->search.end = 0;
+}
+
+void buffers_unknown_gone(struct buffers *b, int res)
+{
+	b->unknown--;
+	b->nr_unknown_gone += res >= 0;
+	b->search.misses = res == -ENOENT ? b->search.misses + 1 : 0;
+	if (b->search.end == BUFFERS_ALL_INDICES && b->search.misses >= MISSES_MAX)
+		b->search.end = 0;
+	if (!buffers_all_known(b) || !b->nr_unknown_gone)
+		return;
+	log_line(LOG_WARN,
+		 "%u buffers of the dead server are unregistered, which nobody had a "
+		 "record of: their clients are copied until they open their files again",
+		 b->nr_unknown_gone);
+	b->nr_unknown_gone = 0;
+}
+
+bool buffers_all_known(const struct buffers *b)
+{
+	return !b->unknown && b->search.next >= b->search.end;
+}
+
+void buffers_resume(struct buffers *b, unsigned int indices)
+{
+	int ret = b->backend.list ? compare(b) : -EOPNOTSUPP;
 	struct file *next;
 
+	if (ret < 0 && ret != -EOPNOTSUPP)
+		log_error(ret, "list the driver's buffers");
+	if (ret < 0)
+		b->search.end = indices;
 	b->paused = false;
 	buffers_ask(b);
 	/* The predecessor may have died before it answered; twice does no harm. */

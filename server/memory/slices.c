@@ -109,6 +109,24 @@ int slice_restore(struct buffers *b, struct file *file, const struct vault_recor
 	return 0;
 }
 
+int slice_unknown(struct buffers *b, struct file *file, unsigned int index)
+{
+	struct slice *s = malloc(sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	*s = (struct slice){
+		.file = file,
+		.index = index,
+		.state = RETIRING,
+		.doubtful = true,
+		.unknown = true,
+	};
+	link_slice(b, s);
+	slice_queue_append(&b->to_unregister, s);
+	return 0;
+}
+
 void slice_set_account(struct slice *s, struct account *account)
 {
 	if (account)
@@ -149,6 +167,8 @@ void slice_note(struct buffers *b, struct slice *s, enum vault_buffer_state stat
 			    .read_only = s->view.read_only },
 	};
 
+	if (s->unknown)
+		return; /* who comes after us finds it as we did */
 	vault_put(b->vault, &r, -1);
 	s->id = r.id;
 }
@@ -237,6 +257,7 @@ void buffers_ask(struct buffers *b)
 		return; /* our caller's caller goes on */
 	b->asking = true;
 	while (go_on && !b->paused && !b->registering) {
+		buffers_search(b);
 		if (b->to_unregister.first && b->unregistering < most)
 			go_on = ask_unregister(b, take_first(&b->to_unregister));
 		else if (b->to_register.first && !b->to_unregister.first && !b->unregistering)
@@ -367,6 +388,8 @@ static void unregistered(struct buffers *b, struct slice *s, int res)
 		slice_queue_append(&b->to_unregister, s);
 		return;
 	}
+	if (s->unknown)
+		buffers_unknown_gone(b, res);
 	if (res && res != -ENODEV && !(res == -ENOENT && s->doubtful)) {
 		keep_lost(b, s, res);
 		return;

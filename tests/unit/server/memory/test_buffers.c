@@ -912,7 +912,7 @@ static void live_slices_are_published_before_the_device_resumes(void **state)
 	assert_int_equal(buffers_restored(&b), 0);
 	assert_true(registry_view(&registry, 7, &view));
 	assert_int_equal(account.bytes, LEN);
-	buffers_resume(&b);
+	buffers_resume(&b, 0);
 	worker_wait();
 	/* The predecessor may not have got to the answer. */
 	assert_int_equal(answer.nr, 1);
@@ -936,7 +936,7 @@ static void what_nobody_wants_is_unregistered_after_a_while(void **state)
 	(void)state;
 	inherit(file, VAULT_LIVE, 0, 0);
 	assert_int_equal(buffers_restored(&b), 0);
-	buffers_resume(&b);
+	buffers_resume(&b, 0);
 	worker_wait();
 	buffers_tick(&b, 0);
 	assert_int_equal(unregs, 0);
@@ -964,7 +964,7 @@ static void an_unfinished_registration_is_found_and_not_repeated(void **state)
 	inherit(file, VAULT_LIVE, 2, 2 * MIB);
 	assert_int_equal(buffers_restored(&b), 0);
 	assert_true(registry_view(&registry, 1, &view));
-	buffers_resume(&b);
+	buffers_resume(&b, 0);
 	worker_wait();
 	assert_int_equal(unregs, 1);
 	driver_says(-ENOENT); /* none */
@@ -982,7 +982,7 @@ static void an_unfinished_registration_is_found_and_not_repeated(void **state)
 	file = inherit_file(true);
 	inherit_use(file, &one, 2, MIB);
 	assert_int_equal(buffers_restored(&b), 0);
-	buffers_resume(&b);
+	buffers_resume(&b, 0);
 	worker_wait();
 	copies_go_on(60000);
 	assert_int_equal(regs, 0);
@@ -1001,7 +1001,7 @@ static void unfinished_business_waits_for_the_device(void **state)
 	assert_true(registry_view(&registry, 4, &view));
 	assert_int_equal(add(&two, 2, 2 * MIB), 0);
 	assert_int_equal(regs + unregs, 0);
-	buffers_resume(&b);
+	buffers_resume(&b, 0);
 	worker_wait();
 	assert_int_equal(unregs, 1);
 	assert_int_equal(regs, 0);
@@ -1038,7 +1038,7 @@ static void a_slice_that_cannot_be_mapped_is_copied(void **state)
 	assert_int_equal(buffers_restored(&b), 0);
 	assert_false(registry_view(&registry, 0, &view));
 	assert_true(registry_view(&registry, 1, &view));
-	buffers_resume(&b);
+	buffers_resume(&b, 0);
 	worker_wait();
 	assert_int_equal(unregs, 1);
 	driver_works();

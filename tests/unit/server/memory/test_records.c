@@ -474,7 +474,7 @@ static void succeed(const struct moment *m, unsigned int carried_out, int patien
 	restore(&b, m);
 	check_published(&registry);
 	b.paused = false;
-	buffers_resume(&b);
+	buffers_resume(&b, 0);
 	worker_wait();
 	pass_time(&b, &registry, patience);
 	if (patience >= FORGOTTEN)
