@@ -223,8 +223,7 @@ int device_inherit(struct device *d)
 	int ret;
 
 	FAULT_POINT("inheriting");
-	if ((ret = device_open_events(d)) || (ret = inherit_all(&h)) ||
-	    (ret = buffers_restored(&d->buffers)) || (ret = resume(d)))
+	if ((ret = device_open_events(d)) || (ret = inherit_all(&h)) || (ret = resume(d)))
 		return ret;
 	listener_resume(&d->listener);
 	buffers_resume(&d->buffers, 0);

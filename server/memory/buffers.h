@@ -100,6 +100,7 @@ struct buffers {
 	struct slice_queue to_register, to_unregister;
 	/* Of a predecessor (buffers_restore.c): what is in the driver and nobody knows of. */
 	unsigned int unknown, nr_unknown_gone;
+	uint64_t unfinished; /* the record of a registration that was under way; 0: none */
 	struct {
 		unsigned int next, end; /* indices that it may be under; next == end: none */
 		unsigned int misses;	/* in a row */
@@ -178,14 +179,12 @@ void buffers_finished(struct buffers *b, void *cookie, int res);
 int buffers_tick(struct buffers *b, uint64_t copied);
 
 /*
- * What a predecessor left, while paused: its files, who uses them, its slices, then
- * buffers_restored().  A slice is published under the index that it has or
- * may have.  @fd is borrowed.
+ * What a predecessor left, while paused: its files, who uses them, its slices, in the order of the
+ * records.  A slice is published under the index that it has or may have.  @fd is borrowed.
  */
 int buffers_restore(struct buffers *b, const struct vault_record *r, int fd);
 int buffers_restore_use(struct buffers *b, const struct vault_record *r, void *client,
 			struct account *account);
-int buffers_restored(struct buffers *b);
 
 /*
  * The device has resumed: make what the driver has what is wanted.  What it has and no record tells of

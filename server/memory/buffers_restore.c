@@ -3,20 +3,16 @@
  * buffers_restore.c - take over from a server that died.
  *
  * Who wants what is known from the records; what is registered too, but for what was under
- * way.  The driver still has it and still matches requests with it, so each slice is
- * published under its index before the first request comes:
+ * way.  The driver still has it and still matches requests with it, so before the first request
+ * comes each slice is published under its index, also what was being unregistered: the driver may
+ * have done that, but nothing else can have that index.
  *
- *   LIVE           is what it was;
- *   REGISTERING    the driver may have done it.  It gives the lowest free index
- *                  and nothing else was under way, so if it has, we know which;
- *   UNREGISTERING  and here it may have done that.
- *
- * In both cases nothing else can have that index, so it is published to be safe, and
- * unregistered (if it is not there, the driver says so).  When the device has resumed, the driver
- * is asked what it has.  What is in no record (all of it, without a keeper) is unregistered, and
- * its requests were copied until then.  Then all goes on as after any other change, but for one
- * thing: a file in whose registration a server died is not registered any more.  That might have
- * killed it, and would kill each successor; so it is copied.
+ * When the device has resumed the driver is asked what it has; where it cannot say, what it may
+ * have is tried: it gives the lowest free index, and only one registration can have been under way.
+ * What nobody knows of (all of it, without a keeper) is unregistered, and its requests are copied
+ * until then.  What is known and not there is registered anew.  Then all goes on as after any other
+ * change, but for one thing: a file in whose registration a server died is not registered any more.
+ * That might have killed it, and would kill each successor; so it is copied.
  */
 #include <errno.h>
 #include <sys/stat.h>
@@ -24,7 +20,6 @@
 #include "buffers_internal.h"
 #include "common/log.h"
 
-#define NO_INDEX UINT32_MAX
 #define MISSES_MAX 256U /* indices in a row that are not used: there are no more */
 
 /* Uses that are not in the records are asked for again within this time: ms. */
@@ -61,25 +56,20 @@ static int restore_slice(struct buffers *b, const struct vault_record *r)
 
 	if (!file)
 		return -ENOENT;
+	if (r->buffer.state == VAULT_REGISTERING) {
+		buffers_suspect(b, file);
+		b->unfinished = r->id;
+		return 0;
+	}
 	ret = slice_restore(b, file, r, &s);
 	if (ret)
 		return ret;
 	s->held_until = buffers_now(b) + HELD_MS;
-	switch (r->buffer.state) {
-	case VAULT_LIVE:
-		s->state = s->view.base ? LIVE : RETIRING;
-		return slice_publish(b, s, r->buffer.index);
-	case VAULT_REGISTERING:
-		buffers_suspect(b, file);
-		s->index = NO_INDEX; /* it follows in buffers_restored() */
-		break;
-	default:
-		ret = slice_publish(b, s, r->buffer.index);
-		break;
-	}
-	s->state = RETIRING;
-	s->doubtful = true;
-	return ret;
+	s->doubtful = r->buffer.state == VAULT_UNREGISTERING;
+	s->state = s->view.base && !s->doubtful ? LIVE : RETIRING;
+	if (s->state == RETIRING)
+		slice_queue_append(&b->to_unregister, s);
+	return slice_publish(b, s, r->buffer.index);
 }
 
 int buffers_restore(struct buffers *b, const struct vault_record *r, int fd)
@@ -110,29 +100,6 @@ int buffers_restore_use(struct buffers *b, const struct vault_record *r, void *c
 	return buffers_new_use(b, file, &like) ? 0 : -ENOMEM;
 }
 
-/* Also by what is not published, because it could not be mapped. */
-static bool is_taken(const struct buffers *b, unsigned int index)
-{
-	struct buffer_view view;
-
-	if (registry_view(b->registry, index, &view))
-		return true;
-	for (const struct file *file = b->first; file; file = file->next)
-		for (const struct slice *s = file->slices; s; s = s->next)
-			if (!s->view.base && s->index == index)
-				return true;
-	return false;
-}
-
-static unsigned int lowest_free_index(const struct buffers *b)
-{
-	unsigned int index = 0;
-
-	while (is_taken(b, index))
-		index++;
-	return index;
-}
-
 /* Whoever wants it pays, whatever the budget is now. */
 static void charge(const struct file *file, struct slice *s)
 {
@@ -141,30 +108,11 @@ static void charge(const struct file *file, struct slice *s)
 			slice_set_account(s, use->account);
 }
 
-static int restored(struct buffers *b, struct file *file)
+static void charge_all(struct buffers *b)
 {
-	for (struct slice *s = file->slices; s; s = s->next) {
-		int ret = 0;
-
-		charge(file, s);
-		if (s->state != RETIRING)
-			continue;
-		if (s->index == NO_INDEX)
-			ret = slice_publish(b, s, lowest_free_index(b));
-		if (ret)
-			return ret;
-		slice_queue_append(&b->to_unregister, s);
-	}
-	return 0;
-}
-
-int buffers_restored(struct buffers *b)
-{
-	int ret = 0;
-
-	for (struct file *file = b->first; file && !ret; file = file->next)
-		ret = restored(b, file);
-	return ret;
+	for (struct file *file = b->first; file; file = file->next)
+		for (struct slice *s = file->slices; s; s = s->next)
+			charge(file, s);
 }
 
 /* ---- what the driver has ---- */
@@ -275,6 +223,18 @@ void buffers_search(struct buffers *b)
 		b->search.end = 0;
 }
 
+static void all_is_known(struct buffers *b)
+{
+	vault_drop(b->vault, b->unfinished);
+	b->unfinished = 0;
+	if (b->nr_unknown_gone)
+		log_line(LOG_WARN,
+			 "%u buffers of the dead server are unregistered, which no record tells "
+			 "of: their clients are copied until they open their files again",
+			 b->nr_unknown_gone);
+	b->nr_unknown_gone = 0;
+}
+
 void buffers_unknown_gone(struct buffers *b, int res)
 {
 	b->unknown--;
@@ -282,13 +242,8 @@ void buffers_unknown_gone(struct buffers *b, int res)
 	b->search.misses = res == -ENOENT ? b->search.misses + 1 : 0;
 	if (b->search.end == BUFFERS_ALL_INDICES && b->search.misses >= MISSES_MAX)
 		b->search.end = 0;
-	if (!buffers_all_known(b) || !b->nr_unknown_gone)
-		return;
-	log_line(LOG_WARN,
-		 "%u buffers of the dead server are unregistered, which nobody had a "
-		 "record of: their clients are copied until they open their files again",
-		 b->nr_unknown_gone);
-	b->nr_unknown_gone = 0;
+	if (buffers_all_known(b))
+		all_is_known(b);
 }
 
 bool buffers_all_known(const struct buffers *b)
@@ -296,15 +251,38 @@ bool buffers_all_known(const struct buffers *b)
 	return !b->unknown && b->search.next >= b->search.end;
 }
 
-void buffers_resume(struct buffers *b, unsigned int indices)
+/* One more than the index that a registration would get, or has got. */
+static unsigned int behind_lowest_free(const struct buffers *b)
+{
+	struct indices known;
+	unsigned int index = 0;
+
+	note_known(b, &known);
+	while (index < UAPI_SHMEM_BUF_INDEX_MAX && has_index(&known, index))
+		index++;
+	return index + 1;
+}
+
+static void find_unknown(struct buffers *b, unsigned int indices)
 {
 	int ret = b->backend.list ? compare(b) : -EOPNOTSUPP;
-	struct file *next;
 
 	if (ret < 0 && ret != -EOPNOTSUPP)
 		log_error(ret, "list the driver's buffers");
+	if (ret < 0 && !indices && b->unfinished)
+		indices = behind_lowest_free(b);
 	if (ret < 0)
 		b->search.end = indices;
+	if (buffers_all_known(b))
+		all_is_known(b);
+}
+
+void buffers_resume(struct buffers *b, unsigned int indices)
+{
+	struct file *next;
+
+	charge_all(b);
+	find_unknown(b, indices);
 	b->paused = false;
 	buffers_ask(b);
 	/* The predecessor may have died before it answered; twice does no harm. */

@@ -35,6 +35,7 @@ static struct asked {
 static unsigned int nr_asked, regs, unregs;
 static int refuse; /* what it says instead of 0 */
 static bool taken[64];
+static int missing; /* an index that it is said to have, and has not; -1: none */
 
 static int fake_reg(void *arg, const struct uapi_shmem_buf_reg *reg, void *cookie)
 {
@@ -51,7 +52,7 @@ static int fake_unreg(void *arg, unsigned int index, void *cookie)
 	(void)arg;
 	for (unsigned int i = 0; i < nr_asked; i++)
 		assert_false(asked[i].registering);
-	assert_true(taken[index]);
+	assert_true(taken[index] || (int)index == missing);
 	asked[nr_asked++] = (struct asked){ cookie, false, index, 0, NULL };
 	unregs++;
 	return 0;
@@ -145,6 +146,7 @@ static int setup(void **state)
 	memset(taken, 0, sizeof(taken));
 	nr_asked = regs = unregs = takes = 0;
 	refuse = 0;
+	missing = -1;
 	account = fresh_account();
 	other_account = fresh_account();
 	b = (struct buffers){ .registry = &registry,
@@ -556,6 +558,7 @@ static void what_is_refused_later_is_not_tried_for_ever(void **state)
 	copies_go_on(60000);
 	assert_true(regs - before <= 8);
 	refuse = 0;
+	missing = -1;
 	copies_go_on(20000);
 	assert_int_equal(b.bytes, MIB);
 }
@@ -909,11 +912,10 @@ static void live_slices_are_published_before_the_device_resumes(void **state)
 	(void)state;
 	inherit_use(file, &one, 3, 0);
 	inherit(file, VAULT_LIVE, 7, 0);
-	assert_int_equal(buffers_restored(&b), 0);
 	assert_true(registry_view(&registry, 7, &view));
-	assert_int_equal(account.bytes, LEN);
 	buffers_resume(&b, 0);
 	worker_wait();
+	assert_int_equal(account.bytes, LEN);
 	/* The predecessor may not have got to the answer. */
 	assert_int_equal(answer.nr, 1);
 	assert_int_equal(answer.seq, 3);
@@ -935,7 +937,6 @@ static void what_nobody_wants_is_unregistered_after_a_while(void **state)
 
 	(void)state;
 	inherit(file, VAULT_LIVE, 0, 0);
-	assert_int_equal(buffers_restored(&b), 0);
 	buffers_resume(&b, 0);
 	worker_wait();
 	buffers_tick(&b, 0);
@@ -962,13 +963,14 @@ static void an_unfinished_registration_is_found_and_not_repeated(void **state)
 	inherit(file, VAULT_LIVE, 0, 0);
 	inherit(file, VAULT_REGISTERING, 1, MIB);
 	inherit(file, VAULT_LIVE, 2, 2 * MIB);
-	assert_int_equal(buffers_restored(&b), 0);
-	assert_true(registry_view(&registry, 1, &view));
 	buffers_resume(&b, 0);
 	worker_wait();
+	assert_false(buffers_all_known(&b));
 	assert_int_equal(unregs, 1);
+	assert_int_equal(asked[0].index, 1);
+	assert_false(registry_view(&registry, 1, &view)); /* copied */
 	driver_says(-ENOENT); /* none */
-	assert_false(registry_view(&registry, 1, &view));
+	assert_true(buffers_all_known(&b));
 	copies_go_on(60000);
 	assert_int_equal(regs, 0);
 	assert_int_equal(b.nr, 2);
@@ -981,11 +983,118 @@ static void an_unfinished_registration_is_found_and_not_repeated(void **state)
 	memset(taken, 0, sizeof(taken));
 	file = inherit_file(true);
 	inherit_use(file, &one, 2, MIB);
-	assert_int_equal(buffers_restored(&b), 0);
 	buffers_resume(&b, 0);
 	worker_wait();
 	copies_go_on(60000);
 	assert_int_equal(regs, 0);
+}
+
+/* ---- a driver that says what it has ---- */
+
+static int list_error;
+
+static int fake_list(void *arg, unsigned int first, struct uapi_shmem_buf_info *ret,
+		     unsigned int nr)
+{
+	unsigned int found = 0;
+
+	(void)arg;
+	if (list_error)
+		return list_error;
+	for (unsigned int i = first; i < 64 && found < nr && found < 3; i++)
+		if (taken[i])
+			ret[found++] = (struct uapi_shmem_buf_info){ .index = i };
+	return (int)found;
+}
+
+static void resume_with_list(int error)
+{
+	b.backend.list = fake_list;
+	list_error = error;
+	buffers_resume(&b, error ? 10 : 0);
+	worker_wait();
+}
+
+/* By the record of a use and by nobody; nothing is registered before all that is nobody's has gone. */
+static void what_the_driver_has_and_nobody_knows_of_is_unregistered_first(void **state)
+{
+	struct buffer_view view;
+	uint64_t file = inherit_file(false);
+
+	(void)state;
+	inherit_use(file, &one, 1, 0);
+	inherit_use(file, &one, 2, MIB);
+	inherit(file, VAULT_LIVE, 5, 0);
+	touch(MIB, LEN);
+	for (unsigned int i = 0; i < 10; i += 3)
+		taken[i] = true; /* 0 3 6 9 */
+	resume_with_list(0);
+	assert_int_equal(b.nr, 6); /* the sixth is on its way */
+	assert_int_equal(regs, 0);
+	while (unregs < 4 || nr_asked)
+		driver_works();
+	assert_int_equal(unregs, 4);
+	assert_true(buffers_all_known(&b));
+	assert_true(taken[5] && registry_view(&registry, 5, &view));
+	assert_int_equal(regs, 1);
+	assert_int_equal(b.nr, 2);
+	assert_int_equal(answer.nr, 2);
+	assert_int_equal(answer.status, 0);
+}
+
+static void what_a_record_tells_of_and_the_driver_has_not_is_registered_anew(void **state)
+{
+	struct buffer_view view;
+	uint64_t file = inherit_file(false);
+
+	(void)state;
+	inherit_use(file, &one, 1, 0);
+	inherit(file, VAULT_LIVE, 5, 0);
+	taken[5] = false;
+	missing = 5;
+	resume_with_list(0);
+	assert_int_equal(unregs, 1);
+	driver_says(-ENOENT);
+	copies_go_on(60000);
+	driver_works();
+	assert_int_equal(regs, 1);
+	assert_false(registry_view(&registry, 5, &view));
+	assert_true(registry_view(&registry, 0, &view));
+	assert_int_equal(b.nr, 1);
+}
+
+/* Nor does one that says what it has always say it. */
+static void a_driver_that_cannot_say_is_asked_for_each_index(void **state)
+{
+	uint64_t file = inherit_file(false);
+
+	(void)state;
+	inherit_use(file, &one, 1, 0);
+	inherit(file, VAULT_LIVE, 2, 0);
+	for (unsigned int i = 0; i < 11; i++)
+		taken[i] = true;
+	resume_with_list(-EIO);
+	while (!buffers_all_known(&b))
+		driver_says(asked[0].index % 2 ? 0 : -ENOENT);
+	assert_int_equal(unregs, 9); /* of 10 that there may be, but for ours */
+	assert_true(taken[2] && taken[10]);
+	assert_int_equal(b.nr, 1);
+	assert_int_equal(regs, 0);
+}
+
+static void a_buffer_that_cannot_be_unregistered_keeps_nobody(void **state)
+{
+	(void)state;
+	taken[0] = taken[1] = true;
+	b.paused = true;
+	resume_with_list(0);
+	driver_says(-EIO);
+	driver_says(0);
+	assert_true(buffers_all_known(&b));
+	touch(0, LEN);
+	assert_int_equal(add(&one, 1, 0), 0);
+	driver_says(1);
+	assert_int_equal(answer.status, 0);
 }
 
 static void unfinished_business_waits_for_the_device(void **state)
@@ -997,7 +1106,6 @@ static void unfinished_business_waits_for_the_device(void **state)
 	inherit_use(file, &one, 1, 0);
 	inherit(file, VAULT_UNREGISTERING, 4, 4 * MIB);
 	touch(0, LEN);
-	assert_int_equal(buffers_restored(&b), 0);
 	assert_true(registry_view(&registry, 4, &view));
 	assert_int_equal(add(&two, 2, 2 * MIB), 0);
 	assert_int_equal(regs + unregs, 0);
@@ -1035,7 +1143,6 @@ static void a_slice_that_cannot_be_mapped_is_copied(void **state)
 	assert_int_equal(buffers_restore(&b, &r, -1), 0);
 	inherit(file, VAULT_LIVE, 1, MIB);
 	taken[0] = true;
-	assert_int_equal(buffers_restored(&b), 0);
 	assert_false(registry_view(&registry, 0, &view));
 	assert_true(registry_view(&registry, 1, &view));
 	buffers_resume(&b, 0);
@@ -1083,6 +1190,10 @@ int main(void)
 		T(live_slices_are_published_before_the_device_resumes),
 		T(what_nobody_wants_is_unregistered_after_a_while),
 		T(an_unfinished_registration_is_found_and_not_repeated),
+		T(what_the_driver_has_and_nobody_knows_of_is_unregistered_first),
+		T(what_a_record_tells_of_and_the_driver_has_not_is_registered_anew),
+		T(a_driver_that_cannot_say_is_asked_for_each_index),
+		T(a_buffer_that_cannot_be_unregistered_keeps_nobody),
 		T(unfinished_business_waits_for_the_device),
 		T(a_slice_that_cannot_be_mapped_is_copied),
 	};

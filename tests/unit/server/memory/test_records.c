@@ -333,16 +333,21 @@ static bool same(const struct buffer_view *view, const struct entry *e)
 	return ours.len == e->len && memcmp(ours.pages, e->pages, sizeof(ours.pages)) == 0;
 }
 
-/* What the driver may name is known, and is that memory. */
+/*
+ * What the driver may name is known, and is that memory; but for the one registration that was
+ * under way, whose memory is copied: who does not know it must not have anything else there.
+ */
 static void check_published(const struct registry *registry)
 {
 	struct buffer_view view;
+	unsigned int unknown = 0;
 
 	for (unsigned int i = 0; i < INDICES; i++)
-		if (driver.table[i].used) {
-			assert_true(registry_view(registry, i, &view));
+		if (driver.table[i].used && registry_view(registry, i, &view))
 			assert_true(same(&view, &driver.table[i]));
-		}
+		else
+			unknown += driver.table[i].used;
+	assert_true(unknown <= 1);
 }
 
 static uint64_t page_name(unsigned int file, unsigned int page)
@@ -431,7 +436,6 @@ static void restore(struct buffers *b, const struct moment *m)
 
 		assert_true(ret == 0 || ret == -ENOENT);
 	}
-	assert_int_equal(buffers_restored(b), 0);
 }
 
 static void pass_time(struct buffers *b, struct registry *registry, int ms)
