@@ -6,31 +6,52 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int split(const char *text, struct ublkzc_setting *ret)
+/* Returns the end of the name, which goes to @name; NULL: it has none. */
+static char *split(const char *text, char *name, struct ublkzc_setting *ret)
 {
-	char *name = strdup(text);
-	char *equals;
+	const char *equals = strchr(text, '=');
+	size_t len = equals ? (size_t)(equals - text) : 0;
 
-	if (!name)
+	if (!equals)
+		return NULL;
+	memcpy(name, text, len);
+	name[len] = '\0';
+	*ret = (struct ublkzc_setting){ .name = name, .value = equals + 1 };
+	return name + len + 1;
+}
+
+/* The names are behind the settings, so that all is one piece. */
+static int make_settings(const struct options *o, struct ublkzc_setting **ret)
+{
+	size_t size = (o->nr_settings + 1) * sizeof(**ret);
+	struct ublkzc_setting *settings;
+	char *names;
+
+	for (unsigned int i = 0; i < o->nr_settings; i++)
+		size += strlen(o->settings[i]) + 1;
+	settings = malloc(size);
+	if (!settings)
 		return -ENOMEM;
-	equals = strchr(name, '=');
-	if (!equals) {
-		free(name);
+	names = (char *)(settings + o->nr_settings + 1);
+	for (unsigned int i = 0; names && i < o->nr_settings; i++)
+		names = split(o->settings[i], names, &settings[i]);
+	if (!names) {
+		free(settings);
 		return -EINVAL;
 	}
-	*equals = '\0';
-	*ret = (struct ublkzc_setting){ .name = name, .value = equals + 1 };
+	*ret = settings;
 	return 0;
 }
 
 int options_make_target(const struct options *o, struct ublkzc_target *ret)
 {
-	struct ublkzc_setting *settings = calloc(OPTIONS_SETTINGS_MAX, sizeof(*settings));
-	int err = settings ? 0 : -ENOMEM;
+	struct ublkzc_setting *settings = NULL;
+	int err = make_settings(o, &settings);
 
 	*ret = (struct ublkzc_target){
 		.path = o->path,
 		.settings = settings,
+		.nr_settings = err ? 0 : o->nr_settings,
 		.nr_queues = o->nr_queues,
 		.depth = o->depth,
 		.size = o->size,
@@ -39,19 +60,11 @@ int options_make_target(const struct options *o, struct ublkzc_target *ret)
 		.read_only = o->read_only,
 		.fd = -1,
 	};
-	for (unsigned int i = 0; !err && i < o->nr_settings; i++) {
-		err = split(o->settings[i], &settings[i]);
-		ret->nr_settings += !err;
-	}
-	if (err)
-		options_free_target(ret);
 	return err;
 }
 
 void options_free_target(struct ublkzc_target *target)
 {
-	for (unsigned int i = 0; i < target->nr_settings; i++)
-		free((char *)target->settings[i].name);
 	free((struct ublkzc_setting *)target->settings);
 	target->settings = NULL;
 	target->nr_settings = 0;

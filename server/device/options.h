@@ -50,7 +50,7 @@ struct options {
 	unsigned int max_buffers;
 };
 
-/* What the engine is told of them, to be freed; target->path is borrowed.  0 or -errno. */
+/* What the engine is told of them, to be freed; paths and values are borrowed.  0 or -errno. */
 int options_make_target(const struct options *o, struct ublkzc_target *ret);
 void options_free_target(struct ublkzc_target *target);
 
