@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "server/life/caller.h"
 #include "server/life/logging.h"
 #include "command.h"
 #include "help.h"
@@ -61,6 +62,8 @@ static int run(int argc, char **argv)
 {
 	const struct command *command = find(argv[1]);
 
+	if (command != &command_run) /* which has its own way with the program that it runs */
+		caller_forget_signals();
 	if (command)
 		return command->run(command, argc - 1, argv + 1);
 	if (is(argv[1], "version"))
@@ -79,6 +82,7 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	caller_fill_streams();
 	log_init("ublkzc", LOG_WARN);
 	logging_begin();
 	if (argc < 2) {

@@ -23,6 +23,7 @@
 #include "common/log.h"
 #include "server/device/device.h"
 #include "server/life/arguments.h"
+#include "server/life/caller.h"
 #include "server/life/keeper.h"
 #include "server/life/logging.h"
 #include "server/life/reclaim.h"
@@ -165,6 +166,7 @@ static int run(struct start *s)
 	struct vault none = VAULT_NONE;
 
 	leave_descriptors(s);
+	caller_lift_limits();
 	if (s->options.recovery == RECOVERY_NONE)
 		return first_server(&none, s);
 	reclaim_prepare("the keeper");

@@ -102,6 +102,63 @@ for pid in $(server) $(keeper); do
 done
 "$UBLKZC" del -n "$ID"
 
+# ---- what our caller had closed, ignored or limited ----
+
+serves_on() { # HOW: after a crash
+    local before
+    before=$(recoveries)
+    kill -KILL "$(server)"
+    wait_for recovered "$before"
+    dd if=/dev/zero of="$DEVICE" bs=1M seek=32 count=1 oflag=direct status=none || fail "$1: no I/O"
+    "$UBLKZC" del "$ID" || fail "$1: del"
+}
+added() { # sets DEVICE and ID
+    DEVICE=$(cat "$SCRATCH/added")
+    ID=${DEVICE#/dev/ublkb}
+    DEVICES+=("$DEVICE")
+}
+truncate -s 64M "$SCRATCH/caller.img"
+"$UBLKZC" add -t file "$SCRATCH/caller.img" <&- >"$SCRATCH/added" 2>&- || fail "add without a terminal"
+added
+serves_on "with standard streams closed"
+"$UBLKZC" help >&- 2>/dev/null && fail "help to nowhere is no error"
+
+(
+    ulimit -f 1024 # KiB
+    ulimit -t 60
+    ulimit -v 8000000
+    exec "$UBLKZC" add -t file "$SCRATCH/caller.img" >"$SCRATCH/added"
+)
+added
+for pid in $(server) $(keeper); do
+    for limit in "Max cpu time" "Max file size" "Max address space" "Max data size"; do
+        grep -qE "^$limit +unlimited +unlimited" "/proc/$pid/limits" ||
+            fail "process $pid has its caller's limits: $(cat "/proc/$pid/limits")"
+    done
+done
+serves_on "with limits"
+
+without_sigchld() {
+    python3 -c 'import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])' "$@"
+}
+without_sigchld "$UBLKZC" add -t file "$SCRATCH/caller.img" >"$SCRATCH/added"
+added
+mkfs.ext4 -qF "$DEVICE"
+mkdir "$SCRATCH/mnt-caller"
+mount "$DEVICE" "$SCRATCH/mnt-caller"
+without_sigchld "$UBLKZC" del "$ID" 2>"$SCRATCH/err" && fail "a mounted device was removed"
+grep -q "is in use: mounted" "$SCRATCH/err" || fail "del: $(cat "$SCRATCH/err")"
+umount "$SCRATCH/mnt-caller"
+serves_on "with SIGCHLD ignored"
+
+LD_PRELOAD=$SHIM UBLKZC_CAPTURE=all "$UBLKZC" add -t file "$SCRATCH/caller.img" >"$SCRATCH/added"
+added
+LD_PRELOAD=$SHIM run_fio --name=t --filename="$DEVICE" --direct=1 --rw=randwrite --bs=64k --size=8m --verify=crc32c
+LD_PRELOAD=$SHIM UBLKZC_CAPTURE=all "$UBLKZC" upgrade "$ID" || fail "an upgrade under the shim"
+serves_on "itself under the shim"
+
 # ---- directories and files, whatever the umask and however full ----
 
 rm -rf /run/ublkzc /run/ublk
