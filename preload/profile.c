@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -151,31 +152,64 @@ bool profile_parse(const char *text, size_t len, const char *program, const char
 	return found;
 }
 
-/* Read into memory of its own, so that the file may change meanwhile. */
-static bool parse_file(const char *path, const char *program, struct profile *ret)
+/* Read into memory of its own, so that the file may change meanwhile.  0 or a negative errno. */
+static int parse_file(const char *path, const char *program, struct profile *ret, bool *ret_found)
 {
-	long map = sys_mmap(NULL, PROFILES_FILE_MAX + 1, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	long fd = sys_call(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0,
 			   0, 0);
-	bool found = false;
 	long len = fd;
+	long map;
 
-	if (sys_is_error(map))
-		return false;
-	if (fd >= 0) {
-		len = sys_call(SYS_read, fd, map, PROFILES_FILE_MAX + 1, 0, 0, 0);
-		sys_close((int)fd);
+	if (fd < 0)
+		return (int)fd;
+	map = sys_mmap(NULL, PROFILES_FILE_MAX + 1, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	len = sys_is_error(map) ? map : sys_call(SYS_read, fd, map, PROFILES_FILE_MAX + 1, 0, 0, 0);
+	sys_close((int)fd);
+	if (len >= 0 && len <= PROFILES_FILE_MAX)
+		*ret_found = profile_parse((const char *)map, (size_t)len, program, path, ret);
+	if (!sys_is_error(map))
+		sys_munmap((void *)map, PROFILES_FILE_MAX + 1);
+	if (len > PROFILES_FILE_MAX)
+		return -EFBIG;
+	return len < 0 ? (int)len : 0;
+}
+
+/* A directory need not have a file for each program. */
+static bool parse_place(const char *path, const char *program, struct profile *ret)
+{
+	char below[PATH_MAX];
+	bool found = false;
+	int err = parse_file(path, program, ret, &found);
+
+	if (err == -EISDIR && strlen(path) + strlen(program) + 2 <= sizeof(below)) {
+		log_format(below, sizeof(below), "%s/%s", path, program);
+		err = parse_file(below, program, ret, &found);
+		if (err == -ENOENT || err == -EISDIR)
+			return false;
 	}
-	if (len < 0)
-		log_error((int)len, "UBLKZC_PROFILES='%s' is ignored", path);
-	else if (len > PROFILES_FILE_MAX)
+	if (err == -EFBIG)
 		log_line(LOG_WARN, "UBLKZC_PROFILES='%s' is ignored: over %d bytes", path,
 			 PROFILES_FILE_MAX);
-	else
-		found = profile_parse((const char *)map, (size_t)len, program, path, ret);
-	sys_munmap((void *)map, PROFILES_FILE_MAX + 1);
+	else if (err)
+		log_error(err, "UBLKZC_PROFILES='%s' is ignored", path);
 	return found;
+}
+
+/* The first of several, between colons, that has the program. */
+static bool parse_places(const char *paths, const char *program, struct profile *ret)
+{
+	char path[CONFIG_TEXT_MAX];
+
+	while (*paths) {
+		size_t len = strcspn(paths, ":");
+
+		log_format(path, (unsigned int)len + 1, "%s", paths);
+		if (len && parse_place(path, program, ret))
+			return true;
+		paths += len + (paths[len] == ':');
+	}
+	return false;
 }
 
 const struct profile *profile_choose(const char *program)
@@ -187,7 +221,7 @@ const struct profile *profile_choose(const char *program)
 	if (config.profile[0] && profile_parse(config.profile, strlen(config.profile), program,
 					       "UBLKZC_PROFILE", &chosen))
 		return &chosen;
-	if (config.profiles[0] && parse_file(config.profiles, program, &chosen))
+	if (parse_places(config.profiles, program, &chosen))
 		return &chosen;
 	return profile_of(program);
 }

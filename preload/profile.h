@@ -26,8 +26,8 @@ struct profile {
  */
 #define PROFILES_FILE_MAX 65536 /* bytes */
 
-/* The profile of @program: UBLKZC_PROFILE's, UBLKZC_PROFILES', or what is built
- * in.  Says what is malformed. */
+/* The profile of @program: UBLKZC_PROFILE's, UBLKZC_PROFILES' (files of lines, or directories with
+ * a file for each program), or what is built in.  Says what is malformed. */
 const struct profile *profile_choose(const char *program);
 
 /* Parse @len bytes of lines; a line for @program goes to @ret.  True: there was

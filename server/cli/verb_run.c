@@ -15,121 +15,21 @@
 
 #include "common/log.h"
 #include "common/report.h"
-#include "server/life/state.h"
 #include "command.h"
-#include "io_json.h"
 #include "output.h"
+#include "run_devices.h"
+#include "run_learn.h"
 #include "run_program.h"
 #include "run_report.h"
 #include "verbs.h"
 
-#define DEVICES_MAX 64
-
 struct wish {
-	bool explain, quiet, bytes;
+	bool explain, quiet, bytes, learn;
 	const char *library;
 	const char *json; /* the file for it; NULL: none */
 	FILE *json_file;
 	char **program;
 };
-
-/* The servers' counters, before and after. */
-struct snapshot {
-	unsigned int nr;
-	struct {
-		unsigned int device;
-		struct queue_counters sum;
-	} of[DEVICES_MAX];
-};
-
-static int take_one(unsigned int device, void *arg)
-{
-	struct snapshot *s = arg;
-	const struct state *state;
-
-	if (s->nr == DEVICES_MAX || state_open(device, &state))
-		return 0;
-	s->of[s->nr].device = device;
-	state_sum(state, &s->of[s->nr++].sum);
-	state_close(state);
-	return 0;
-}
-
-static void take_snapshot(struct snapshot *s)
-{
-	s->nr = 0;
-	state_for_each(take_one, s);
-}
-
-static const struct queue_counters *find_device(const struct snapshot *s, unsigned int device)
-{
-	static const struct queue_counters nothing;
-
-	for (unsigned int i = 0; i < s->nr; i++)
-		if (s->of[i].device == device)
-			return &s->of[i].sum;
-	return &nothing;
-}
-
-#define DELTA(field)                                                                               \
-	((unsigned long long)(counter_get(&after->field) - counter_get(&before->field)))
-
-static void say_why_copied(const struct queue_counters *before, const struct queue_counters *after,
-			   bool bytes)
-{
-	char size[OUTPUT_SIZE];
-
-	if (DELTA(copied_no_feature))
-		fprintf(stderr,
-			"  %llu requests copied: the kernel's ublk driver has no shared-memory "
-			"zero "
-			"copy, or --copy-only was given\n",
-			DELTA(copied_no_feature));
-	if (DELTA(copied_nothing_registered))
-		fprintf(stderr, "  %llu requests copied: no program had registered memory\n",
-			DELTA(copied_nothing_registered));
-	if (DELTA(copied_unanswered_bytes))
-		fprintf(stderr,
-			"  %s were copied before the server had answered: it was still "
-			"registering the program's memory\n",
-			size_text(size, DELTA(copied_unanswered_bytes), bytes));
-	if (DELTA(copied_other_memory))
-		fprintf(stderr,
-			"  %llu requests copied: their memory was not registered, or not in one "
-			"piece (buffered I/O, file system metadata, scattered buffers, other "
-			"programs)\n",
-			DELTA(copied_other_memory));
-}
-
-static bool say_device(unsigned int device, const struct queue_counters *before,
-		       const struct queue_counters *after, const struct wish *w)
-{
-	unsigned long long zero = DELTA(read.zero_copy_bytes) + DELTA(write.zero_copy_bytes);
-	unsigned long long all = zero + DELTA(read.copied_bytes) + DELTA(write.copied_bytes);
-	char zero_text[OUTPUT_SIZE], all_text[OUTPUT_SIZE];
-
-	if (!all)
-		return false;
-	fprintf(stderr, "ublkzc: /dev/ublkb%u: %s of %s zero-copy (%.1f %%)\n", device,
-		size_text(zero_text, zero, w->bytes), size_text(all_text, all, w->bytes),
-		100.0 * (double)zero / (double)all);
-	if (w->explain)
-		say_why_copied(before, after, w->bytes);
-	return true;
-}
-
-static void say_devices(const struct snapshot *before, const struct snapshot *after,
-			const struct wish *w)
-{
-	bool any = false;
-
-	for (unsigned int i = 0; i < after->nr; i++)
-		any |= say_device(after->of[i].device, find_device(before, after->of[i].device),
-				  &after->of[i].sum, w);
-	if (!any)
-		fprintf(stderr, "ublkzc: no ublkzc device was read or written meanwhile%s\n",
-			after->nr ? "" : " (no server is running: ublkzc list)");
-}
 
 /* ---- the processes' reports ---- */
 
@@ -207,32 +107,14 @@ static void say_programs(struct report_file *file, const char *program)
 			file->next - REPORT_SLOTS);
 }
 
-/* ---- for programs ---- */
-
-static json_t *devices_json(const struct snapshot *before, const struct snapshot *after)
-{
-	json_t *devices = json_array();
-
-	for (unsigned int i = 0; i < after->nr; i++) {
-		struct queue_counters meanwhile;
-		json_t *of_io;
-
-		io_between(find_device(before, after->of[i].device), &after->of[i].sum, &meanwhile);
-		of_io = io_json(&meanwhile);
-		json_object_set_new(of_io, "device", json_integer(after->of[i].device));
-		json_array_append_new(devices, of_io);
-	}
-	return devices;
-}
-
-static void write_json(const struct wish *w, const struct snapshot *before,
-		       const struct snapshot *after, int status)
+static void write_json(const struct wish *w, const struct run_devices *before,
+		       const struct run_devices *after, int status)
 {
 	int bad;
 
 	json_print_to(w->json_file, "run",
 		      json_pack("{s:o, s:i, s:o}", "program", json_text(w->program[0]), "status",
-				status, "devices", devices_json(before, after)));
+				status, "devices", run_devices_json(before, after)));
 	bad = ferror(w->json_file);
 	if (fclose(w->json_file) || bad)
 		log_error(-errno, "--json %s", w->json);
@@ -250,6 +132,8 @@ static const struct flag flags[] = {
 	{ 'p', "profile", WORD_ANY, "LINE", "'PROGRAM malloc mmap ...': UBLKZC_PROFILE" },
 	{ 'j', "json", WORD_FILE, "FILE",
 	  "write what was zero-copy to FILE, for programs: ublkzc-json(5)" },
+	{ 'L', "learn", WORD_NONE, NULL,
+	  "run it again and again to find its profile, and write that down" },
 	{ 'l', "library", WORD_FILE, "PATH", "the libublkzc.so to preload" },
 };
 
@@ -258,6 +142,9 @@ static void set(struct wish *w, int key, const char *value)
 	switch (key) {
 	case 'e':
 		w->explain = true;
+		break;
+	case 'L':
+		w->learn = true;
 		break;
 	case 'q':
 		w->quiet = true;
@@ -292,14 +179,16 @@ static int parse(struct command_line *line, struct wish *w)
 		return command_error(line->command, "which program?");
 	if (!key && w->quiet && w->explain)
 		return command_error(line->command, "--quiet, or --explain, but not both");
+	if (!key && w->learn && (w->quiet || w->json))
+		return command_error(line->command, "--learn goes with neither --quiet nor --json");
 	w->program = line->operands;
 	return key;
 }
 
 static int run_and_tell(const struct wish *w)
 {
-	struct snapshot *before = calloc(2, sizeof(*before));
-	struct snapshot *after;
+	struct run_devices *before = calloc(2, sizeof(*before));
+	struct run_devices *after;
 	struct report_file *file;
 	int status;
 
@@ -309,16 +198,16 @@ static int run_and_tell(const struct wish *w)
 	/* Without it there is less to say, but the program runs. */
 	if (!w->quiet)
 		run_report_make();
-	take_snapshot(before);
+	run_devices_look(before);
 	status = run_program(w->program);
 	file = run_report_take();
-	take_snapshot(after);
+	run_devices_look(after);
 	if (w->json)
 		write_json(w, before, after, status);
 	if (!w->quiet) {
 		if (file && (w->explain || !file->next))
 			say_programs(file, w->program[0]);
-		say_devices(before, after, w);
+		run_devices_say(before, after, w->explain, w->bytes);
 	}
 	free(file);
 	free(before);
@@ -341,7 +230,8 @@ static int run(const struct command *command, int argc, char **argv)
 	}
 	if (run_program_preload(w.library))
 		return EXIT_FAILURE;
-	return run_and_tell(&w);
+	run_learnt();
+	return w.learn ? run_learn(w.program) : run_and_tell(&w);
 }
 
 const struct command command_run = {
@@ -350,7 +240,15 @@ const struct command command_run = {
 	.operands = "[--] PROGRAM [ARGUMENTS...]",
 	.operand = WORD_PROGRAM,
 	.about = "Afterwards it says, on standard error, how much of the program's I/O on ublk "
-		 "devices was zero-copy. The exit status is the program's.",
+		 "devices was zero-copy. The exit status is the program's.\n"
+		 "--learn runs it up to five times, each time with more of its memory captured, "
+		 "until "
+		 "95 % of its I/O is zero-copy, and writes the cheapest profile that does it to "
+		 "~/.config/ublkzc/profiles (root: /etc/ublkzc/profiles). run looks there by "
+		 "itself; for "
+		 "a program that is started otherwise, UBLKZC_PROFILES names it. Only for a "
+		 "program that "
+		 "may be run again and again.",
 	FLAGS(flags),
 	.run = run,
 };

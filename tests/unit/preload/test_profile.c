@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The users' own profiles: lines, words, and files that are none. */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -114,6 +115,83 @@ static void a_variable_beats_the_file_beats_the_table(void **state)
 	assert_string_equal(complaints(), "");
 }
 
+/* ---- found by name ---- */
+
+static char dir[64];
+
+static void write_below(const char *name, const char *text)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s%s", dir, name);
+	f = fopen(path, "we");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static int make_dirs(void **state)
+{
+	char path[128];
+
+	setup(state);
+	strcpy(dir, "/tmp/test-profiles-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/user", dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	snprintf(path, sizeof(path), "%s/system", dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	snprintf(config.profiles, sizeof(config.profiles), "%s/user:%s/system", dir, dir);
+	return 0;
+}
+
+static int remove_dirs(void **state)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "rm -r '%s'", dir);
+	assert_int_equal(system(command), 0);
+	return teardown(state);
+}
+
+static void a_directory_has_a_file_for_each_program(void **state)
+{
+	(void)state;
+	assert_int_equal(profile_choose("mydb")->mmap_min, 0);
+	write_below("/system/mydb", "# learnt\nmydb mmap=4096\n");
+	assert_int_equal(profile_choose("mydb")->mmap_min, 4096);
+	assert_int_equal(profile_choose("other")->mmap_min, 0);
+	write_below("/user/mydb", "mydb malloc=8192\n");
+	assert_int_equal(profile_choose("mydb")->mmap_min, 0);
+	assert_int_equal(profile_choose("mydb")->malloc_min, 8192);
+	write_below("/system/fio", "fio mmap=5000");
+	assert_int_equal(profile_choose("fio")->mmap_min, 5000);
+	strcpy(config.profile, "fio mmap=6000");
+	assert_int_equal(profile_choose("fio")->mmap_min, 6000);
+	assert_string_equal(complaints(), "");
+}
+
+static void what_is_not_there_is_said_and_the_next_taken(void **state)
+{
+	(void)state;
+	write_below("/system/mydb", "mydb mmap=4096\n");
+	snprintf(config.profiles, sizeof(config.profiles), "%s/none::%s/system:", dir, dir);
+	assert_int_equal(profile_choose("mydb")->mmap_min, 4096);
+	assert_non_null(strstr(complaints(), "/none' is ignored: No such file"));
+}
+
+static void names_that_are_no_files_have_no_profile(void **state)
+{
+	(void)state;
+	assert_int_equal(profile_choose("..")->malloc_min, 0);
+	assert_int_equal(profile_choose(".")->malloc_min, 0);
+	assert_int_equal(profile_choose("")->malloc_min, 0);
+	write_below("/system/bad", "bad mollac");
+	assert_int_equal(profile_choose("bad")->malloc_min, 0);
+	assert_non_null(strstr(complaints(), "'mollac' is not malloc"));
+}
+
 static void strange_files_are_said_and_ignored(void **state)
 {
 	size_t len = PROFILES_FILE_MAX + 1;
@@ -135,10 +213,6 @@ static void strange_files_are_said_and_ignored(void **state)
 	unlink(file);
 	assert_int_equal(profile_choose("fio")->mmap_min, 4096);
 	assert_non_null(strstr(complaints(), "No such file"));
-	assert_int_equal(mkdir(file, 0700), 0);
-	assert_int_equal(profile_choose("fio")->mmap_min, 4096);
-	assert_non_null(strstr(complaints(), "is ignored"));
-	rmdir(file);
 	/* A pipe that nobody writes to must not be waited for. */
 	assert_int_equal(mkfifo(file, 0600), 0);
 	assert_int_equal(profile_choose("fio")->mmap_min, 4096);
@@ -154,6 +228,12 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_variable_beats_the_file_beats_the_table, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(a_directory_has_a_file_for_each_program, make_dirs,
+						remove_dirs),
+		cmocka_unit_test_setup_teardown(what_is_not_there_is_said_and_the_next_taken,
+						make_dirs, remove_dirs),
+		cmocka_unit_test_setup_teardown(names_that_are_no_files_have_no_profile, make_dirs,
+						remove_dirs),
 		cmocka_unit_test_setup_teardown(strange_files_are_said_and_ignored, setup,
 						teardown),
 	};
