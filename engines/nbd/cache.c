@@ -27,10 +27,8 @@ bool cache_flushed(struct cache *c, uint64_t covers)
 	return !atomic_exchange(&c->doubt, false);
 }
 
-bool cache_server_gone(struct cache *c)
+bool cache_server_gone(struct cache *c, uint64_t written)
 {
-	uint64_t written = atomic_load(&c->written);
-
 	if (!c->tracked || atomic_load(&c->flushed) >= written)
 		return false;
 	/* What is lost is told of once, however many connections the server had. */

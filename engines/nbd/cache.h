@@ -34,7 +34,10 @@ uint64_t cache_covers(struct cache *c);
 /* It was done.  False: it must fail. */
 bool cache_flushed(struct cache *c, uint64_t covers);
 
-/* A server has ended, or that it has not is unknown.  True: there was something to lose. */
-bool cache_server_gone(struct cache *c);
+/*
+ * A server has ended, or that it has not is unknown; writes were acknowledged up to @written
+ * (cache_covers()) when its connection was found lost.  True: there was something to lose.
+ */
+bool cache_server_gone(struct cache *c, uint64_t written);
 
 #endif

@@ -101,7 +101,8 @@ static bool old_one_is_over(struct disk *d, struct slot *s)
 	end = connection_await_end(s->watch, &s->half_closed, 1, d->stop_fd);
 	if (end == NOT_ENDED)
 		return false;
-	if (end == ENDED_BY_SERVER && !atomic_load(&s->polite) && cache_server_gone(&d->cache))
+	if (end == ENDED_BY_SERVER && !atomic_load(&s->polite) &&
+	    cache_server_gone(&d->cache, s->written))
 		ublkzc_log(UBLKZC_LOG_ERROR,
 			   "%s: the server had acknowledged writes that were not flushed when the "
 			   "connection ended; the next flush fails (docs/engines.md, cache=)",
@@ -179,6 +180,8 @@ static void *connector_main(void *arg)
 void connector_want(struct disk *d, struct slot *s)
 {
 	s->handle = NULL;
+	/* What other connections acknowledge from here on, the next server has. */
+	s->written = cache_covers(&d->cache);
 	atomic_store(&s->state, SLOT_WANTED);
 	signal_fd(d->work_fd);
 }

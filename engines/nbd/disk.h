@@ -36,6 +36,7 @@ struct slot {
 	int watch;	    /* the connection's socket once more: -1, there was none */
 	bool half_closed;   /* nothing is sent on it any more, its end is awaited */
 	bool complained;    /* it was said that there is no connection */
+	uint64_t written;   /* cache_covers() when the last one was lost; the queue sets it */
 	atomic_bool polite; /* the queue has taken leave of the server: nothing was lost */
 };
 

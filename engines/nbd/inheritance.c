@@ -15,7 +15,7 @@ static void server_gone(struct disk *d)
 {
 	/* How much the dead server had written is not known. */
 	cache_wrote(&d->cache);
-	if (cache_server_gone(&d->cache))
+	if (cache_server_gone(&d->cache, cache_covers(&d->cache)))
 		ublkzc_log(
 			UBLKZC_LOG_ERROR,
 			"%s: its server may have ended with writes that were not flushed: the next "

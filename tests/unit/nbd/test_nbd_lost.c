@@ -187,7 +187,7 @@ static void nothing_comes_after_what_is_newer(void **state)
 	begin(&kept, UBLKZC_WRITE, 0, wrote, LEN, 1);
 	assert_true(await(&kept, 60));
 	assert_int_equal(kept.res, 0);
-	assert_int_equal(fake_count(WRITE), 2);
+	assert_true(fake_count(WRITE) > 1);
 	assert_int_equal(do_io(UBLKZC_WRITE, 0, newer, LEN), 0);
 	run(1000);
 	assert_memory_equal(fake_bytes(), newer, LEN);
@@ -222,7 +222,8 @@ static void a_successor_waits_for_what_the_dead_one_asked(void **state)
 	assert_int_equal(host_open(uri, "connections=2", NULL), 0);
 	fake_trick(FAKE_SILENT);
 	begin(&kept, UBLKZC_WRITE, 0, wrote, LEN, 1);
-	run(100);
+	for (unsigned int i = 0; i < 600 && !fake_count(WRITE); i++)
+		run(100);
 	assert_int_equal(fake_count(WRITE), 1);
 	host_die();
 	assert_int_equal(host_open(uri, "connections=2", NULL), 0);
