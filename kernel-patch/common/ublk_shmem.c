@@ -81,8 +81,9 @@ static void ublk_shmem_drained(struct percpu_ref *ref)
 						  ref);
 	struct ublk_shmem *shmem = buf->shmem;
 
+	/* millions of pages may be unpinned; 7.x warns of system_unbound_wq */
 	if (llist_add(&buf->drained, &shmem->drained))
-		queue_work(system_unbound_wq, &shmem->reap_work);
+		queue_work(system_long_wq, &shmem->reap_work);
 }
 
 static void ublk_shmem_reap(struct work_struct *work)
