@@ -94,7 +94,8 @@ static void add_and_start(struct abi_server *s, uint64_t flags, uint8_t *registe
 int main(void)
 {
 	struct abi_server left, copied, matched;
-	uint8_t *data = map_huge_page(memory_file(HUGE, 0)); /* else it is luck how many runs it has */
+	/* elsewhere it is luck how many runs there are */
+	uint8_t *data = map_huge_page(memory_file(HUGE, 0));
 	bool has_feature;
 
 	if (!data) {
