@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Storage that is an NBD server's: zero-copy between its socket and the client's memory, and nothing lost when it
-# dies, or we do. Other servers, file systems and a database on it: tests/vm/nbd-servers.
+# dies, or we do.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/../nbd.sh"
 export WAIT=300
@@ -31,11 +31,9 @@ job() { # BLOCK SIZES, more...
         --ioengine=io_uring --iodepth=8 --verify=crc32c --verify_fatal=1 "$@"
 }
 for bs in 64k-64k 1m-1m; do
-    LD_PRELOAD=$SHIM measure_share job $bs
-    expect_share_at_least 990 "fio, $bs"
+    LD_PRELOAD=$SHIM share_at_least 990 "fio, $bs" job $bs
 done
-LD_PRELOAD=$SHIM measure_share job 512-256k --size=8m
-expect_share_at_least 900 "fio, all sizes"
+LD_PRELOAD=$SHIM share_at_least 900 "fio, all sizes" job 512-256k --size=8m
 measure_share job 64k-64k
 expect_no_share "without the shim"
 head -c 1048576 /dev/zero | tr '\0' x | dd of="$DEVICE" bs=64k oflag=direct iflag=fullblock status=none
@@ -52,8 +50,7 @@ if nbdkit --dump-config | grep -q '^tls=yes'; then
     psktool -u somebody -p "$SCRATCH/keys" >/dev/null 2>&1
     serve_nbdkit --tls=require --tls-psk="$SCRATCH/keys" memory 64M
     URI="nbds+unix://somebody@/?socket=$SOCKET&tls-psk-file=$SCRATCH/keys" start_nbd
-    LD_PRELOAD=$SHIM measure_share job 64k-64k --size=8m
-    expect_share_at_least 980 "fio, TLS"
+    LD_PRELOAD=$SHIM share_at_least 980 "fio, TLS" job 64k-64k --size=8m
     "$UBLKZC" del -n "$ID"
     stop_server
 else
