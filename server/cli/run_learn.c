@@ -49,7 +49,8 @@ struct result {
 
 /* ---- a run ---- */
 
-static void try(const struct tier *tier, char **program, struct result *ret)
+/* False, and said: without a report nothing can be learnt. */
+static bool try(const struct tier *tier, char **program, struct result *ret)
 {
 	static struct run_devices before, after;
 	unsigned long long zero;
@@ -59,7 +60,8 @@ static void try(const struct tier *tier, char **program, struct result *ret)
 		setenv("UBLKZC_MMAP_MIN", tier->mmap_min, 1);
 	else
 		unsetenv("UBLKZC_MMAP_MIN");
-	run_report_make();
+	if (run_report_make())
+		return false;
 	run_devices_look(&before);
 	ret->status = run_program(program);
 	ret->file = run_report_take();
@@ -69,6 +71,7 @@ static void try(const struct tier *tier, char **program, struct result *ret)
 	if (ret->bytes)
 		fprintf(stderr, "ublkzc: learn: %s: %u.%u %% zero-copy\n", tier->text,
 			ret->share / 10, ret->share % 10);
+	return true;
 }
 
 static bool can_learn(const struct result *r, const char *program)
@@ -245,8 +248,8 @@ int run_learn(char **program)
 	bool well = true;
 
 	while (well && nr < TIERS && (!nr || results[best].share < ENOUGH)) {
-		try(&tiers[nr], program, &results[nr]);
-		well = can_learn(&results[nr], program[0]);
+		well = try(&tiers[nr], program, &results[nr]) &&
+		       can_learn(&results[nr], program[0]);
 		/* A dearer one must be worth it. */
 		if (results[nr].share >= results[best].share + 10)
 			best = nr;

@@ -101,7 +101,7 @@ wait_for nothing_registered
 
 # An unprivileged user with a file on a file system of the device, and one without.
 mkdir -m 755 "$SCRATCH/mnt"
-chmod 755 "$SCRATCH" /run/tmp 2>/dev/null || :
+chmod a+rx "$SCRATCH" /run/tmp 2>/dev/null || :
 mkfs.ext4 -qF "$DEVICE"
 mount "$DEVICE" "$SCRATCH/mnt"
 install -d -o 65534 "$SCRATCH/mnt/own"

@@ -32,7 +32,7 @@ DEVICE=$(in_cgroup server "$UBLKZC" add -t file "$SCRATCH/disk.img")
 ID=${DEVICE#/dev/ublkb}
 DEVICES+=("$DEVICE")
 chmod 666 "$DEVICE"
-chmod 755 "$SCRATCH" /run/tmp 2>/dev/null || :
+chmod a+rx "$SCRATCH" /run/tmp 2>/dev/null || :
 before=$(server)
 
 cat >"$SCRATCH/shapes.py" <<'PYTHON'
