@@ -66,7 +66,9 @@ start_nbd -o cache=durable -o connections=2
 LD_PRELOAD=$SHIM under_kills "$(times 4 20)" serve_disk -- run_fio --name=kills --filename="$DEVICE" \
     --direct=1 --rw=randrw --bs=64k --size=32m --loops="$(times 2 10)" --ioengine=libaio --iodepth=8 \
     --verify=crc32c --verify_fatal=1 --rate=16m
-# And ours, with writes under way that the server takes its time for.
+# And ours, with writes under way that the server takes its time for. Not while it gives buffers
+# back: killed then, it can wedge a stock driver (docs/recovery.md).
+wait_for nothing_registered
 stop_server
 serve_nbdkit --filter=delay file "$SCRATCH/disk" delay-write=1 delay-read=100ms
 before=$(recoveries)
