@@ -157,8 +157,7 @@ static int parse_file(const char *path, const char *program, struct profile *ret
 {
 	long fd = sys_call(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0,
 			   0, 0);
-	long len = fd;
-	long map;
+	long len, map;
 
 	if (fd < 0)
 		return (int)fd;

@@ -66,7 +66,7 @@ int inheritance_end(struct disk *d)
 			   d->target->path, END_SECONDS);
 	if (by_server || !ret)
 		server_gone(d);
-	while (ret > 0)
+	while (fds && ret > 0)
 		close(fds[--ret]);
 	free(fds);
 	return d->fenced ? 0 : -ETIMEDOUT;

@@ -62,7 +62,8 @@ static int run(int argc, char **argv)
 {
 	const struct command *command = find(argv[1]);
 
-	if (command != &command_run) /* which has its own way with the program that it runs */
+	/* run has its own way with the program that it runs. */
+	if (strcmp(argv[1], command_run.name) != 0)
 		caller_forget_signals();
 	if (command)
 		return command->run(command, argc - 1, argv + 1);
