@@ -12,6 +12,8 @@
 
 #include "state.h"
 
+#define TRIES 1000
+
 void lock_path(char *buf, size_t size, unsigned int device)
 {
 	snprintf(buf, size, STATE_DIR "/ublkb%u.lock", device);
@@ -22,41 +24,70 @@ static struct flock whole_file(void)
 	return (struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET };
 }
 
-/* Whoever ended a device has removed its file, and with it what others wait for. */
-static bool is_still_there(int fd, const char *path)
+/*
+ * Whoever ended a device has removed its file, and with it what others wait for.  1: @fd is it,
+ * 0: it is another, or none; or a negative errno.
+ */
+static int is_still_there(int fd, const char *path)
 {
 	struct stat ours, theirs;
 
-	return fstat(fd, &ours) == 0 && stat(path, &theirs) == 0 && ours.st_ino == theirs.st_ino &&
-	       ours.st_dev == theirs.st_dev;
+	if (fstat(fd, &ours) < 0)
+		return -errno;
+	if (stat(path, &theirs) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	return ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
+}
+
+static int open_or_create(const char *path, bool *ret_created)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	*ret_created = fd >= 0;
+	if (fd < 0 && errno == EEXIST)
+		fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return fd;
+}
+
+/* As is_still_there(); -EEXIST: somebody has it. */
+static int lock_file(int fd, const char *path)
+{
+	struct flock lock = whole_file();
+
+	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
+		return errno == EAGAIN || errno == EACCES ? -EEXIST : -errno;
+	return is_still_there(fd, path);
 }
 
 int lock_take(unsigned int device, int *ret_fd)
 {
-	struct flock lock = whole_file();
 	char path[64];
-	int err;
-	int fd;
+	int err = state_make_dir(STATE_DIR);
 
-	err = state_make_dir(STATE_DIR);
 	if (err)
 		return err;
 	lock_path(path, sizeof(path), device);
-	for (;;) {
-		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	for (unsigned int tries = 0; tries < TRIES; tries++) {
+		bool created;
+		int fd = open_or_create(path, &created);
+
+		err = -errno;
+		if (fd < 0 && err == -ENOENT)
+			continue; /* removed in between */
 		if (fd < 0)
-			return -errno;
-		if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
-			break;
-		if (is_still_there(fd, path)) {
+			return err;
+		err = lock_file(fd, path);
+		if (err > 0) {
 			*ret_fd = fd;
 			return 0;
 		}
+		if (err < 0 && err != -EEXIST && created)
+			unlink(path);
 		close(fd);
+		if (err < 0)
+			return err;
 	}
-	err = errno == EAGAIN || errno == EACCES ? -EEXIST : -errno;
-	close(fd);
-	return err;
+	return err ? err : -EEXIST; /* it is taken and given back all the time */
 }
 
 int lock_open(unsigned int device)

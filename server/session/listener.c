@@ -50,6 +50,14 @@ int listener_watch(struct listener *l, int fd, void *what)
 	return epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+/* What is there before any client. */
+static int watch_own(struct listener *l, int fd, void *what)
+{
+	int ret = listener_watch(l, fd, what);
+
+	return ret ? log_error(ret, "epoll_ctl") : 0;
+}
+
 static int open_socket(struct listener *l, const char *dir, int type, mode_t mode,
 		       enum vault_kind kind)
 {
@@ -97,16 +105,19 @@ int listener_open(struct listener *l, const char *dir, const char *legacy_dir)
 		return log_error(-errno, "listen");
 	if (l->socket < 0)
 		return l->socket;
-	ret = listener_watch(l, worker_fd(), &worker_done);
+	ret = worker_fd();
+	if (ret < 0)
+		return log_error(ret, "eventfd");
+	ret = watch_own(l, ret, &worker_done);
 	if (!ret)
-		ret = listener_watch(l, l->socket, &l->socket);
+		ret = watch_own(l, l->socket, &l->socket);
 	if (ret || !legacy_dir)
 		return ret;
 	if (l->legacy < 0)
 		l->legacy = open_socket(l, legacy_dir, SOCK_STREAM, 0600, VAULT_LEGACY_SOCKET);
 	if (l->legacy < 0)
 		return l->legacy;
-	return listener_watch(l, l->legacy, &l->legacy);
+	return watch_own(l, l->legacy, &l->legacy);
 }
 
 /* ---- clients ---- */
