@@ -112,7 +112,7 @@ static void show(struct listing *l, const struct holder *h)
 
 /* ---- a server ---- */
 
-/* The next one; 1: there are no more. */
+/* The next one, which says whose processes are counted; 1: there are no more. */
 static int ask(int fd, enum wire_type type, uint32_t *index, struct holder *h)
 {
 	struct wire_request req;
@@ -123,6 +123,9 @@ static int ask(int fd, enum wire_type type, uint32_t *index, struct holder *h)
 	ret = admin_ask_on(fd, &req, ANSWER_MS, &h->r);
 	if (ret)
 		return log_error(ret, "/dev/ublkb%u: no answer from its server", h->device);
+	/* So does the answer that there are no more. */
+	if (type == WIRE_CLIENTS)
+		h->ours = h->r.processes == (uint32_t)getpid();
 	if (h->r.status == -ENOENT)
 		return 1;
 	if (h->r.status == -EOPNOTSUPP || h->r.reason == WIRE_BAD_MESSAGE)
@@ -141,10 +144,8 @@ static int list_clients(struct listing *l, struct holder *h, int fd)
 
 	for (uint32_t index = 0; !(ret = ask(fd, WIRE_CLIENTS, &index, h)); index++) {
 		index = h->r.index;
-		h->ours = h->r.processes == (uint32_t)getpid();
 		show(l, h);
 	}
-	h->ours = h->r.processes == (uint32_t)getpid(); /* the last answer says it too */
 	l->strangers |= ret == 1 && !h->ours;
 	return ret;
 }
