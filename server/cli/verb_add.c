@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stddef.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,10 +58,10 @@ static void notify_manager(const char *text)
 	close(fd);
 }
 
-static void say_device(unsigned int device)
+static int say_device(unsigned int device)
 {
 	printf("/dev/ublkb%u\n", device);
-	fflush(stdout);
+	return fflush(stdout) || ferror(stdout) ? -errno : 0;
 }
 
 /* ---- servers, alone or with a keeper ---- */
@@ -185,6 +186,26 @@ static void say_when_it_takes_long(int fd)
 			 ADD_PATIENCE_MS / 1000);
 }
 
+/*
+ * A new device that its owner does not learn of would stay for ever; who recovers one knows it.
+ * Returns the exit status.
+ */
+static int hand_over(const struct start *s, unsigned int device)
+{
+	int ret;
+
+	signal(SIGPIPE, SIG_IGN); /* a reader that went away is an error as any other */
+	ret = say_device(device);
+	if (!ret)
+		return 0;
+	clearerr(stdout); /* said here, not once more at the end */
+	log_error(ret, "/dev/ublkb%u is %s its name cannot be written to standard output", device,
+		  s->recovers >= 0 ? "served, but" : "removed, as");
+	if (s->recovers < 0)
+		del_unless_in_use(device);
+	return EXIT_FAILURE;
+}
+
 static int run_in_background(struct start *s)
 {
 	unsigned int device;
@@ -208,10 +229,8 @@ static int run_in_background(struct start *s)
 	say_when_it_takes_long(fds[0]);
 	while ((n = read(fds[0], &device, sizeof(device))) < 0 && errno == EINTR)
 		;
-	if (n == sizeof(device)) {
-		say_device(device);
-		return 0;
-	}
+	if (n == sizeof(device))
+		return hand_over(s, device);
 	/* The server has said why, except when it was killed. */
 	if (waitpid(pid, &status, 0) == pid && WIFSIGNALED(status))
 		log_line(LOG_ERROR, "the server was killed by signal %d while starting",

@@ -329,6 +329,11 @@ static int del_one(unsigned int device, bool force)
 	return busy ? refuse(device) : ret;
 }
 
+int del_unless_in_use(unsigned int device)
+{
+	return del_one(device, false);
+}
+
 /* ---- the verb ---- */
 
 struct wish {

@@ -35,4 +35,7 @@ extern const struct command command_manual;
  * when it has stopped.  verb_add.c */
 int recover_by_hand(unsigned int device, bool foreground);
 
+/* Stop @device's server and remove it; 0, or a negative errno when that has been said.  verb_del.c */
+int del_unless_in_use(unsigned int device);
+
 #endif

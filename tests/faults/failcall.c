@@ -7,9 +7,10 @@
  * From the first system call with the name START on, those of COMMAND and of all that it
  * starts are counted, and the N-th fails, with an error that it can have when a machine is
  * out of something; with + so do all of the same name from then on, unless it is an error
- * after which one tries again.  When COMMAND has ended a line is put into the file REPORT: its exit
- * status, and the call that failed, or "none" when there were fewer.  What COMMAND leaves
- * running runs on, and this program with it.
+ * after which one tries again; what went wrong can still be written to standard error.  When
+ * COMMAND has ended a line is put into the file REPORT: its exit status, and the call that
+ * failed, or "none" when there were fewer.  What COMMAND leaves running runs on, and this
+ * program with it.
  *
  * By seccomp_unotify(2): whatever is called, by which library ever, comes by here.  What
  * gives something back (close, munmap, unlink ...) is not counted: nobody can undo what
@@ -189,6 +190,12 @@ static bool is_file(const struct seccomp_notif *call)
 	return readlink(path, target, sizeof(target) - 1) > 0 && target[0] == '/';
 }
 
+/* Where a program would say that the others fail is not full for their sake. */
+static bool is_errors(const struct seccomp_notif *call)
+{
+	return call->data.nr == SYS_write && call->data.args[0] == STDERR_FILENO;
+}
+
 static void note(const struct seccomp_notif *call, const char *name, int error)
 {
 	char path[64], comm[32] = "?";
@@ -213,7 +220,7 @@ static void decide(const struct seccomp_notif *call, struct seccomp_notif_resp *
 	if (f.count < 0 && call->data.nr == f.start)
 		f.count = 0;
 	if (f.count < 0 || f.target < 0 ||
-	    (++f.count != f.target && !(f.all && call->data.nr == f.failing)))
+	    (++f.count != f.target && !(f.all && call->data.nr == f.failing && !is_errors(call))))
 		return;
 	name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call->data.nr);
 	answer->flags = 0;

@@ -58,3 +58,12 @@ if [ $refused -lt "${LEAST:-3}" ] || [ $served -lt "${LEAST:-3}" ]; then
     fail "$refused times add ended, $served times it served: too few to believe it"
 fi
 echo "  of $((served + refused)) calls that failed add ended with an error $refused times, and served all the same $served times"
+
+# Nobody would know which device it is.
+"$UBLKZC" add -t null >/dev/full 2>"$SCRATCH/err" && fail "add: who cannot be told the device is told that it went well"
+grep -q 'is removed, as its name cannot be written to standard output: No space left' "$SCRATCH/err" ||
+    fail "add into a full disk said: $(cat "$SCRATCH/err")"
+within nothing_left || fail "a device that nobody was told of is left: $(left)"
+(trap - PIPE; "$UBLKZC" add -t null 2>"$SCRATCH/err" || echo $? >"$SCRATCH/status") | true
+[ "$(cat "$SCRATCH/status")" = 1 ] || fail "add into a pipe that nobody reads: status $(cat "$SCRATCH/status")"
+within nothing_left || fail "a device that nobody was told of is left: $(left)"
