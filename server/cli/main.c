@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* main.c - the verbs of ublkzc. */
+#include <bsd/unistd.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +85,9 @@ static int run(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	caller_fill_streams();
+	/* Titles go behind the path: rubbish would follow one that is shorter than argv[0]. */
+	argv[0] = program_invocation_short_name;
+	setproctitle_init(argc, argv, environ);
 	log_init("ublkzc", LOG_WARN);
 	logging_begin();
 	if (argc < 2) {

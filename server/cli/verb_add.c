@@ -6,6 +6,7 @@
  * is live, or is gone.  Keeper and server keep the caller's stderr until then, so
  * that what went wrong is seen, and log to a file from there on.
  */
+#include <bsd/unistd.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -115,8 +116,16 @@ static void tell(const struct start *s, unsigned int device)
 	close(s->pipe_fd);
 }
 
+/* ps and top show what each process is for. */
+static void title_server(const struct start *s, unsigned int device)
+{
+	setproctitle("/dev/ublkb%u, %s %s", device, s->options.engine_name,
+		     s->options.path ? s->options.path : "");
+}
+
 static void in_keeper(unsigned int device, void *arg)
 {
+	setproctitle("keeper of /dev/ublkb%u", device);
 	tell(arg, device);
 }
 
@@ -124,6 +133,7 @@ static void in_server(unsigned int device, void *arg)
 {
 	const struct start *s = arg;
 
+	title_server(s, device);
 	if (s->options.recovery == RECOVERY_NONE)
 		tell(s, device);
 	else if (s->background)
@@ -368,9 +378,9 @@ const struct command command_serve = {
 
 /* ---- after a server's death ---- */
 
-static void nothing_to_say(unsigned int device, void *arg)
+static void in_successor(unsigned int device, void *arg)
 {
-	(void)device, (void)arg;
+	title_server(arg, device);
 }
 
 /* Of "VERB VERSION FD" and a server's command line.  0, or the exit status to end with. */
@@ -409,7 +419,7 @@ static int take_over(const struct command *command, int argc, char **argv)
 	(void)command;
 	if (ret)
 		return ret;
-	ret = device_recover(&s.options, &v, -1, nothing_to_say, NULL);
+	ret = device_recover(&s.options, &v, -1, in_successor, &s);
 	return ret == -ENODEV ? EXIT_GONE : ret ? EXIT_FAILURE : 0;
 }
 
