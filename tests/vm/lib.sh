@@ -137,15 +137,15 @@ expect_no_share() { # DESCRIPTION
     echo "  $1: 0 of $BYTES bytes zero-copy"
 }
 
-# wait_for COMMAND...: until it succeeds, at most WAIT (120) seconds. That long on a busy
+# wait_for COMMAND...: until it succeeds, at most WAIT (300) seconds. That long on a busy
 # machine, where a look alone may take seconds.
 wait_for() {
-    local end=$((SECONDS + ${WAIT:-120}))
+    local end=$((SECONDS + ${WAIT:-300}))
     while [ $SECONDS -lt $end ]; do
         if "$@"; then return 0; fi
         sleep 0.1
     done
-    fail "still not so after ${WAIT:-120} seconds: $*"
+    fail "still not so after ${WAIT:-300} seconds: $*"
 }
 
 nothing_registered() { [ "$(stat_get '.buffers')" = 0 ] && [ "$(stat_get '.clients')" = 0 ]; }

@@ -109,7 +109,7 @@ go_on
 expect "again"
 read_again() { go_on && expect "again"; }
 registered_too() { sleep 0.3; measure_share read_again; [ "$SHARE" = 1000 ]; }
-WAIT=60 wait_for registered_too
+wait_for registered_too
 expect_registered $((9 * HUGE))
 expect_free $((free - 1)) "the server took some, later"
 echo "  $((BYTES / MIB)) MiB that were touched later are registered too; the server allocated none"

@@ -3,7 +3,6 @@
 # one whose storage is another process, which must be fenced when a server has died.
 . "$(dirname "$0")/../lib.sh"
 engines=$BUILD/tests/engines
-export WAIT=120 # a successor is not what is measured here
 
 # --- found by name, where the package has them ---------------------------------------
 directory=$("$UBLKZC" engines | sed -n '1s/.* in \(.*\)\.$/\1/p')

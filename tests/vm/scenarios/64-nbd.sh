@@ -3,7 +3,6 @@
 # dies, or we do.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/../nbd.sh"
-export WAIT=300
 
 # --- what cannot be is told -----------------------------------------------------------
 refused() { # PATTERN, ADD ARGUMENTS...

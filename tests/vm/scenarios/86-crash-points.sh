@@ -34,7 +34,7 @@ for moment in unregistering unregistered; do
     verify
     wait_for recovered 0
     [ ! -e "$SCRATCH/fault" ] || fail "no server came to the moment '$moment'"
-    WAIT=60 wait_for nothing_registered
+    wait_for nothing_registered
     wait_for none_pinned
     measure_share verify
     expect_share_at_least 990 "after a server died when it was '$moment'"

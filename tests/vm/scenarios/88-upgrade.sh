@@ -29,7 +29,7 @@ wait_for something_is_zero_copy
 python3 "$TREE/tests/vm/churn_clients.py" "/run/ublkzc/ublkb$ID.sock" "$DEVICE" 3 >"$SCRATCH/churn" 2>&1 &
 churn=$!
 churning() { [ "$(grep -c 'has begun' "$SCRATCH/churn")" -ge 3 ]; }
-WAIT=120 wait_for churning # Python starts slowly on a busy machine
+wait_for churning # Python starts slowly on a busy machine
 for ((i = 1; i <= UPGRADES; i++)); do
     before=$(server)
     upgrade || fail "upgrade $i: $(tail -n 5 /run/ublkzc/ublkb"$ID".log)"

@@ -20,7 +20,7 @@ python3 "$TREE/tests/vm/churn_clients.py" "/run/ublkzc/ublkb$ID.sock" "$DEVICE" 
     >"$SCRATCH/churn" 2>&1 &
 churn=$!
 churning() { [ "$(grep -c 'has begun' "$SCRATCH/churn")" -ge 3 ]; }
-WAIT=120 wait_for churning # Python starts slowly on a busy machine
+wait_for churning # Python starts slowly on a busy machine
 
 # Does the device do I/O within a minute? A process that waits for ever cannot be killed.
 does_io() {
