@@ -578,7 +578,7 @@ static void close_file(struct buffers *b, struct file *file)
 
 void buffers_close(struct buffers *b)
 {
-	b->to_register = b->to_unregister = (struct slice_queue){ 0 };
+	b->to_register = b->to_unregister = b->leaving = (struct slice_queue){ 0 };
 	while (b->first)
 		close_file(b, b->first);
 }

@@ -15,7 +15,9 @@
  *   (none) --> WAITING --> REGISTERING ------------------> LIVE (published)
  *                 |           | kernel says no              | nobody wants it
  *                 v           v                             v
- *              (none)      (none) <-- UNREGISTERING <-- RETIRING
+ *              (none)      (none) <-- LEAVING <-- UNREGISTERING <-- RETIRING
+ *
+ * LEAVING: the driver has let go of it, and queues have not yet (leave.c).
  *
  * The kernel is asked for one registration at a time, and for several unregistrations
  * together, never for both: so a successor can tell what became of the one registration
@@ -57,6 +59,12 @@ struct buffers_backend {
 	/* What the driver has, from index @first up: how many of them, or a negative errno.
 	 * NULL: it cannot say. */
 	int (*list)(void *arg, unsigned int first, struct uapi_shmem_buf_info *ret, unsigned int nr);
+	/*
+	 * Something was withdrawn from the registry: whoever keeps more of it than its requests did
+	 * lets go, and buffers_let_go() follows.  False: nobody has.  NULL: nobody ever does, and
+	 * nothing is pinnable.
+	 */
+	bool (*recall)(void *arg);
 };
 
 /*
@@ -97,7 +105,7 @@ struct buffers {
 	bool at_once;		    /* look at memory here and now, on no thread */
 	struct vault *vault;	    /* NULL: none */
 	struct file *first;
-	struct slice_queue to_register, to_unregister;
+	struct slice_queue to_register, to_unregister, leaving;
 	/* Of a predecessor (buffers_restore.c): what is in the driver and nobody knows of. */
 	unsigned int unknown, nr_unknown_gone;
 	uint64_t unfinished; /* the record of a registration that was under way; 0: none */
@@ -171,6 +179,9 @@ bool buffers_idle(const struct buffers *b);
 
 /* The backend's result: an index or 0, or a negative errno. */
 void buffers_finished(struct buffers *b, void *cookie, int res);
+
+/* Nobody keeps anything of the first @withdrawals (registry_withdrawals()) any more. */
+void buffers_let_go(struct buffers *b, uint64_t withdrawals);
 
 /*
  * Look at what may have changed; @copied as in struct buffers.  Returns in how many ms it

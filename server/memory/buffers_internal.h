@@ -7,7 +7,7 @@
 
 #include "buffers.h"
 
-enum slice_state { WAITING, REGISTERING, LIVE, RETIRING, UNREGISTERING, LOST };
+enum slice_state { WAITING, REGISTERING, LIVE, RETIRING, UNREGISTERING, LOST, LEAVING };
 
 struct slice {
 	struct slice *next; /* of the file, by offset */
@@ -26,6 +26,7 @@ struct slice {
 	struct uapi_shmem_buf_reg reg; /* the kernel reads it while registering */
 	long long held_until;	       /* ms: not retired before; 0: may be */
 	bool idle;		       /* nobody wants it, but somebody may come back */
+	uint64_t withdrawal;	       /* LEAVING: its own, of registry_withdrawals() */
 };
 
 struct use {
@@ -128,7 +129,12 @@ void slice_retire(struct buffers *b, struct slice *s);
 void slice_note(struct buffers *b, struct slice *s, enum vault_buffer_state state);
 int slice_publish(struct buffers *b, struct slice *s, unsigned int index);
 void slice_queue_append(struct slice_queue *q, struct slice *s);
+struct slice *slice_queue_take(struct slice_queue *q); /* the first of some */
 /* Ask the driver for what may be asked now. */
 void buffers_ask(struct buffers *b);
+
+/* leave.c: from slices to nothing */
+/* The driver does not have it any more, and it is withdrawn. */
+void slice_leave(struct buffers *b, struct slice *s);
 
 #endif

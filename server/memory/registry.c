@@ -19,8 +19,22 @@ int registry_publish(struct registry *r, unsigned int index, const struct buffer
 
 void registry_withdraw(struct registry *r, unsigned int index)
 {
-	if (index <= UAPI_SHMEM_BUF_INDEX_MAX && atomic_exchange(&r->entries[index], NULL))
-		atomic_fetch_sub_explicit(&r->nr, 1, memory_order_relaxed);
+	if (index > UAPI_SHMEM_BUF_INDEX_MAX || !atomic_exchange(&r->entries[index], NULL))
+		return;
+	atomic_fetch_sub_explicit(&r->nr, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->withdrawals, 1, memory_order_release);
+}
+
+uint64_t registry_withdrawals(const struct registry *r)
+{
+	return atomic_load_explicit(&r->withdrawals, memory_order_acquire);
+}
+
+const struct buffer_view *registry_entry(const struct registry *r, unsigned int index)
+{
+	if (index > UAPI_SHMEM_BUF_INDEX_MAX)
+		return NULL;
+	return atomic_load(&r->entries[index]);
 }
 
 void registry_wait(const struct registry *r)
@@ -31,11 +45,8 @@ void registry_wait(const struct registry *r)
 
 bool registry_view(const struct registry *r, unsigned int index, struct buffer_view *ret)
 {
-	const struct buffer_view *view;
+	const struct buffer_view *view = registry_entry(r, index);
 
-	if (index > UAPI_SHMEM_BUF_INDEX_MAX)
-		return false;
-	view = atomic_load(&r->entries[index]);
 	if (!view)
 		return false;
 	*ret = *view;

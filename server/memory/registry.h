@@ -22,6 +22,7 @@ struct buffer_view {
 	uint8_t *base; /* mapped here, in the server */
 	uint64_t len;  /* bytes */
 	bool read_only;
+	bool pinnable; /* by a ring: it is mapped for writing, and no pin will allocate a page */
 };
 
 /*
@@ -40,6 +41,7 @@ struct registry {
 	atomic_uint unanswered; /* wishes of clients: their memory is on its way in here */
 	atomic_uint rescues;	/* rescue.h: how often */
 	atomic_uint rescuers;	/* and who looks at mappings, or exchanges one, right now */
+	_Atomic uint64_t withdrawals;
 };
 
 /* @view is borrowed until registry_withdraw().  -EEXIST, -ERANGE. */
@@ -52,6 +54,14 @@ void registry_withdraw(struct registry *r, unsigned int index);
  * published, and may be about to put memory there.
  */
 void registry_wait(const struct registry *r);
+/* How many there have been.  What was withdrawn before is not found any more by who asks. */
+uint64_t registry_withdrawals(const struct registry *r);
+
+/*
+ * What is published under @index now, or NULL.  For who keeps something of it from one request to
+ * the next: no two views have one address until all have let go (queue/fixed.h).
+ */
+const struct buffer_view *registry_entry(const struct registry *r, unsigned int index);
 
 /* Any thread.  False: nothing is published under @index (yet). */
 bool registry_view(const struct registry *r, unsigned int index, struct buffer_view *ret);

@@ -33,14 +33,24 @@ static bool cannot_be_punched(int fd)
 	return seals >= 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE));
 }
 
+/*
+ * For rings, which pin nothing else, what is only to be read is mapped for writing all the same
+ * when that can be had.  That nobody writes there is up to registry_find().
+ */
 static int map(const struct buffers *b, const struct file *file, struct slice *s)
 {
-	int prot = s->view.read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+	bool writable = !s->view.read_only || b->backend.recall;
 	int guard = 0;
-	void *at;
 	/* Whom a missing page would end by a signal needs one that is made. */
-	int ret = guard_map(file->fd, s->offset, s->view.len, prot, &at, b->touched ? NULL : &guard);
+	int *guarded = b->touched ? NULL : &guard;
+	void *at;
+	int ret = guard_map(file->fd, s->offset, s->view.len,
+			    writable ? PROT_READ | PROT_WRITE : PROT_READ, &at, guarded);
 
+	if (ret && writable && s->view.read_only) {
+		writable = false;
+		ret = guard_map(file->fd, s->offset, s->view.len, PROT_READ, &at, guarded);
+	}
 	if (ret)
 		return ret;
 	if (guard && !cannot_be_punched(file->fd)) {
@@ -48,6 +58,7 @@ static int map(const struct buffers *b, const struct file *file, struct slice *s
 		return guard;
 	}
 	s->view.base = at;
+	s->view.pinnable = writable && b->backend.recall && guard_works();
 	return 0;
 }
 
@@ -192,7 +203,7 @@ void slice_queue_append(struct slice_queue *q, struct slice *s)
 	q->last = &s->next_queued;
 }
 
-static struct slice *take_first(struct slice_queue *q)
+struct slice *slice_queue_take(struct slice_queue *q)
 {
 	struct slice *s = q->first;
 
@@ -259,9 +270,9 @@ void buffers_ask(struct buffers *b)
 	while (go_on && !b->paused && !b->registering) {
 		buffers_search(b);
 		if (b->to_unregister.first && b->unregistering < most)
-			go_on = ask_unregister(b, take_first(&b->to_unregister));
+			go_on = ask_unregister(b, slice_queue_take(&b->to_unregister));
 		else if (b->to_register.first && !b->to_unregister.first && !b->unregistering)
-			ask_register(b, take_first(&b->to_register));
+			ask_register(b, slice_queue_take(&b->to_register));
 		else
 			go_on = false;
 	}
@@ -324,7 +335,7 @@ static void lose_index(struct buffers *b, unsigned int index)
 		return;
 	registry_withdraw(b->registry, index);
 	if (s->state == LOST) {
-		slice_free(b, s); /* its file goes with the next tick */
+		slice_leave(b, s); /* its file goes with the next tick */
 		return;
 	}
 	log_line(LOG_ERROR, "the kernel named index %u twice", index);
@@ -396,7 +407,7 @@ static void unregistered(struct buffers *b, struct slice *s, int res)
 	}
 	if (s->view.base)
 		registry_withdraw(b->registry, s->index);
-	slice_free(b, s);
+	slice_leave(b, s);
 }
 
 void buffers_finished(struct buffers *b, void *cookie, int res)

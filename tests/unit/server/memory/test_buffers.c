@@ -1154,9 +1154,121 @@ static void a_slice_that_cannot_be_mapped_is_copied(void **state)
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* ---- what queues keep ---- */
+
+static bool queues_have_any;
+static unsigned int recalls;
+
+static bool fake_recall(void *arg)
+{
+	(void)arg;
+	recalls++;
+	return queues_have_any;
+}
+
+static bool is_mapped(void *at)
+{
+	unsigned char in_core;
+
+	return mincore(at, PAGE, &in_core) == 0;
+}
+
+static void what_queues_have_pinned_stays_until_they_let_go(void **state)
+{
+	uint64_t first, second;
+	void *at;
+
+	(void)state;
+	b.backend.recall = fake_recall;
+	queues_have_any = true;
+	recalls = 0;
+	assert_int_equal(add(&one, 1, 0), 0);
+	at = asked[0].at;
+	driver_works();
+	assert_true(registry_entry(&registry, 0)->pinnable == guard_works());
+	buffers_forget_client(&b, &one);
+	driver_works();
+	first = registry_withdrawals(&registry);
+	assert_int_equal(recalls, 1);
+	assert_null(registry_entry(&registry, 0));
+	assert_true(is_mapped(at));
+	/* The index is another's meanwhile, whose end is another's too. */
+	assert_int_equal(add(&two, 2, 0), 0);
+	driver_works();
+	assert_ptr_not_equal(registry_entry(&registry, 0)->base, at);
+	assert_int_equal(b.bytes, 2 * LEN);
+	buffers_forget_client(&b, &two);
+	driver_works();
+	second = registry_withdrawals(&registry);
+	buffers_let_go(&b, first - 1);
+	assert_true(is_mapped(at));
+	buffers_let_go(&b, second - 1);
+	assert_false(is_mapped(at));
+	assert_int_equal(b.bytes, LEN);
+	assert_int_equal(b.nr_files, 1);
+	buffers_let_go(&b, second);
+	assert_int_equal(b.bytes, 0);
+	assert_int_equal(account.bytes + other_account.bytes, 0);
+	assert_int_equal(b.nr_files, 0);
+}
+
+static void what_queues_do_not_have_goes_at_once(void **state)
+{
+	(void)state;
+	b.backend.recall = fake_recall;
+	queues_have_any = false;
+	assert_int_equal(add(&one, 1, 0), 0);
+	driver_works();
+	buffers_forget_client(&b, &one);
+	driver_works();
+	assert_int_equal(b.bytes, 0);
+	/* And what the queues still have goes with the device: see teardown(). */
+	queues_have_any = true;
+	assert_int_equal(add(&one, 2, 0), 0);
+	driver_works();
+	buffers_forget_client(&b, &one);
+	driver_works();
+	assert_int_equal(b.bytes, LEN);
+}
+
+/* Rings pin what is mapped for writing only; and what may not be is registered all the same. */
+static void what_is_only_to_be_read_can_be_pinned(void **state)
+{
+	struct buffer_request req = {
+		.fd = memfd,
+		.len = LEN,
+		.read_only = true,
+		.client = &one,
+		.account = &account,
+	};
+	uint64_t addr = 0;
+
+	(void)state;
+	b.backend.recall = fake_recall;
+	queues_have_any = false;
+	touch(0, FILE_BYTES);
+	assert_int_equal(wait_for(buffers_add(&b, &req, &reason)), 0);
+	driver_says(0);
+	assert_true(registry_entry(&registry, 0)->pinnable == guard_works());
+	assert_null(registry_find(&registry, addr, 512, true));
+	assert_non_null(registry_find(&registry, addr, 512, false));
+	buffers_forget_client(&b, &one);
+	driver_works();
+	munmap(memory, FILE_BYTES);
+	assert_int_equal(fcntl(memfd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
+	assert_int_equal(wait_for(buffers_add(&b, &req, &reason)), 0);
+	driver_says(0);
+	assert_false(registry_entry(&registry, 0)->pinnable);
+	assert_non_null(registry_find(&registry, addr, 512, false));
+	memory = mmap(NULL, FILE_BYTES, PROT_READ, MAP_SHARED, memfd, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(what_queues_have_pinned_stays_until_they_let_go),
+		T(what_queues_do_not_have_goes_at_once),
+		T(what_is_only_to_be_read_can_be_pinned),
 		T(a_sparse_file_costs_nothing),
 		T(what_exists_is_registered),
 		T(what_comes_later_is_registered_later),

@@ -36,7 +36,7 @@ static void make_buffers(void)
 
 		indices[i] = i < 4 ? i : i < 6 ? 65530 + i : random32() % 65536;
 		views[i] = (struct buffer_view){ (uint8_t *)((uintptr_t)(i + 1) << 36), len,
-						 random32() % 2 };
+						 random32() % 2, true };
 		published[i] = registry_publish(&registry, indices[i], &views[i]) == 0;
 	}
 }
