@@ -40,12 +40,13 @@ static json_t *why_copied_json(const struct queue_counters *c)
 
 json_t *io_json(const struct queue_counters *c)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
 			 op_json(&c->read, &c->read_time), "write",
 			 op_json(&c->write, &c->write_time), "flush", count(&c->flushes), "discard",
 			 count(&c->discards), "write_zeroes", count(&c->write_zeroes), "errors",
 			 count(&c->errors), "bounced", count(&c->bounced), "scattered",
-			 count(&c->scattered), "unanswered_bytes",
+			 count(&c->scattered), "fixed", count(&c->fixed), "fixed_refused",
+			 count(&c->fixed_refused), "unanswered_bytes",
 			 count(&c->copied_unanswered_bytes), "not_zero_copy", why_copied_json(c));
 }
 

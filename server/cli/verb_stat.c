@@ -108,6 +108,15 @@ static void stat_text(const struct state *s, const struct queue_counters *c, boo
 		       "and "
 		       "went through a bounce buffer\n",
 		       get(&c->bounced));
+	if (get(&c->fixed))
+		printf("  %llu zero-copy requests reached the storage without pinning a page\n",
+		       get(&c->fixed));
+	if (get(&c->fixed_refused))
+		printf("  %llu times no more memory could be pinned for good: requests in the rest "
+		       "of it "
+		       "pin their pages each time (the server has no CAP_IPC_LOCK and a "
+		       "RLIMIT_MEMLOCK, or memory is short)\n",
+		       get(&c->fixed_refused));
 }
 
 /* ---- the verb ---- */

@@ -158,6 +158,7 @@ static bool serve(struct device *d)
 		}
 		FAULT_POINT("serving");
 		device_collect(d);
+		device_recalled(d);
 		listener_run(&d->listener);
 		if (fds[5].revents && read(d->alarm.fd, &rings, sizeof(rings)) < 0)
 			log_line(LOG_ERROR, "eventfd: errno %d", errno);

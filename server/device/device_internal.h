@@ -83,5 +83,7 @@ void device_drop_unknown(struct device *d, unsigned int indices);
 
 /* device_memory.c: hand results of the driver to the buffers that they are for. */
 void device_collect(struct device *d);
+/* And see what the queues have let go of since. */
+void device_recalled(struct device *d);
 
 #endif

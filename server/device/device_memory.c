@@ -41,6 +41,34 @@ static int backend_list(void *arg, unsigned int first, struct uapi_shmem_buf_inf
 	return ctrl_list_bufs(&d->ctrl, d->info.dev_id, first, ret, nr);
 }
 
+/* Without their table of fixed buffers queues keep nothing of a buffer. */
+static bool keeps_buffers(const struct device *d)
+{
+	return (d->engine->flags & UBLKZC_FIXED) != 0;
+}
+
+static bool backend_recall(void *arg)
+{
+	struct device *d = arg;
+
+	for (unsigned int i = 0; i < d->nr_started; i++)
+		queue_wake(&d->queues[i]);
+	return d->nr_started > 0;
+}
+
+void device_recalled(struct device *d)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (unsigned int i = 0; i < d->nr_started; i++) {
+		uint64_t let_go = fixed_let_go(&d->queues[i].fixed);
+
+		if (let_go < least)
+			least = let_go;
+	}
+	buffers_let_go(&d->buffers, least);
+}
+
 static void answer(void *arg, void *client, uint32_t seq, int status, enum wire_reason reason,
 		   uint32_t number)
 {
@@ -151,7 +179,8 @@ int device_open_listener(struct device *d)
 		.backend = { .arg = d,
 			     .reg = backend_reg,
 			     .unreg = backend_unreg,
-			     .list = d->info.flags & UAPI_F_SHMEM_LIST ? backend_list : NULL },
+			     .list = d->info.flags & UAPI_F_SHMEM_LIST ? backend_list : NULL,
+			     .recall = keeps_buffers(d) ? backend_recall : NULL },
 		.answer = answer,
 		.answer_arg = d,
 		.max_bytes = or_default(o->max_bytes, 3),

@@ -23,7 +23,7 @@
 #define STATE_DIR "/run/ublkzc"
 #define STATE_MAGIC 0x7a6b6c62757a7567ULL
 #ifndef STATE_VERSION /* tests build a program of another version: tests/faults */
-#define STATE_VERSION 4
+#define STATE_VERSION 5
 #endif
 #define STATE_PATH_MAX 256 /* bytes of a backing path that are shown */
 
@@ -63,6 +63,8 @@ struct queue_counters {
 	counter_t errors;
 	counter_t bounced;   /* zero-copy, but misaligned for the storage behind */
 	counter_t scattered; /* zero-copy, and in several places of registered memory */
+	counter_t fixed;     /* zero-copy, in memory that the ring had pinned */
+	counter_t fixed_refused; /* times that it could not pin more of it */
 	counter_t
 		copied_unanswered_bytes; /* while a client waited for its memory to be registered */
 	struct latency read_time;	 /* from when the server has a request to its answer */

@@ -32,6 +32,7 @@ static const struct ublkzc_host host = {
 	.poll = queue_poll,
 	.log = host_log,
 	.who_has = holders_describe,
+	.fixed = queue_fixed,
 };
 
 const struct ublkzc_host *ublkzc_host = &host;

@@ -63,8 +63,8 @@ static void queue_io_command(struct queue *q, unsigned int cmd_op, uint16_t tag,
 
 	memset(sqe, 0, sizeof(*sqe));
 	sqe->opcode = IORING_OP_URING_CMD;
-	sqe->flags = IOSQE_FIXED_FILE;
-	sqe->fd = 0;
+	sqe->flags = q->plain_files ? 0 : IOSQE_FIXED_FILE;
+	sqe->fd = q->plain_files ? q->config.char_fd : 0;
 	sqe->off = cmd_op; /* cmd_op shares its place, which liburing 2.3 does not name */
 	sqe->user_data = tag;
 	cmd = (struct ublksrv_io_cmd *)&sqe->addr3;
@@ -237,6 +237,20 @@ int queue_poll(struct ublkzc_queue *io, int fd, unsigned int events)
 	return 0;
 }
 
+int queue_fixed(struct ublkzc_request *io)
+{
+	struct queue *q = queue_of(io->queue);
+	struct request *rq = (struct request *)io;
+	int entry;
+
+	assert(q == mine);
+	if (!rq->zero_copy || rq->bounced || rq->segments)
+		return -1;
+	entry = fixed_find(&q->fixed, rq->index, io->iov->iov_base, io->iov->iov_len);
+	rq->fixed = entry >= 0;
+	return entry;
+}
+
 /* ---- the ring ---- */
 
 static void handle_command(struct queue *q, struct request *rq, int res)
@@ -278,8 +292,12 @@ static void serve(struct queue *q)
 		unsigned int head;
 		unsigned int nr = 0;
 
-		io_uring_submit_and_wait(&q->ring, 1);
+		if (q->letting_go)
+			io_uring_submit_and_get_events(&q->ring);
+		else
+			io_uring_submit_and_wait(&q->ring, 1);
 		q->now = clock_ns();
+		q->letting_go = !fixed_wake(&q->fixed);
 		io_uring_for_each_cqe(&q->ring, head, cqe)
 		{
 			handle_cqe(q, cqe);
@@ -373,6 +391,21 @@ static int allocate(struct queue *q)
 	return q->bounce && (!q->config.lists || q->segments) ? 0 : no_memory(q);
 }
 
+/* Without, it is slower and nothing else; once is enough to say so. */
+static void open_fixed(struct queue *q)
+{
+	int ret = q->config.shmem_zc ? fixed_open(&q->fixed, &q->ring, q->config.registry,
+						  q->config.counters, q->config.max_io)
+				     : 0;
+
+	if (ret && !q->config.id)
+		log_line(LOG_WARN,
+			 "this kernel has no table of fixed buffers (error %d): I/O to the storage "
+			 "pins its pages for each request",
+			 ret);
+	q->plain_files = fixed_needs_plain_files(&q->fixed);
+}
+
 static int open_ring(struct queue *q)
 {
 	int files[UBLKZC_FILE + 1] = { q->config.char_fd, q->config.target->fd };
@@ -383,7 +416,11 @@ static int open_ring(struct queue *q)
 				 2 * q->config.depth);
 	q->ring_open = true;
 	ret = io_uring_register_files(&q->ring, files, UBLKZC_FILE + 1);
-	return ret ? log_error(ret, "queue %u: register files", q->config.id) : 0;
+	if (ret)
+		return log_error(ret, "queue %u: register files", q->config.id);
+	if (q->config.engine->flags & UBLKZC_FIXED)
+		open_fixed(q);
+	return 0;
 }
 
 static int open_engine(struct queue *q)
@@ -439,6 +476,7 @@ static void *queue_main(void *arg)
 		q->config.engine->queue_close(&q->io);
 	if (q->ring_open)
 		io_uring_queue_exit(&q->ring);
+	fixed_close(&q->fixed);
 	signal_fd(q->done_fd);
 	return NULL;
 }
@@ -491,6 +529,11 @@ int queue_start(struct queue *q, const struct queue_config *config, int done_fd)
 	if (ret)
 		queue_free(q);
 	return ret;
+}
+
+void queue_wake(struct queue *q)
+{
+	signal_fd(q->ended_fd);
 }
 
 void queue_join(struct queue *q)

@@ -19,6 +19,7 @@
 #include "common/uapi.h"
 #include "server/life/state.h"
 #include "server/memory/registry.h"
+#include "fixed.h"
 #include "segments.h"
 
 /* What the engine sees of a request, and what is the queue's. */
@@ -26,6 +27,8 @@ struct request {
 	struct ublkzc_request io;   /* first, so that one is the other */
 	bool zero_copy;		    /* its data is in registered memory */
 	bool bounced;		    /* and yet goes through the bounce buffer */
+	bool fixed;		    /* by an entry of queue.fixed */
+	unsigned int index;	    /* of the buffer, if its data is in one piece of one */
 	uint64_t began;		    /* when the server had it, by queue.now */
 	struct iovec piece;	    /* data in one piece; io.iov */
 	struct segments *segments;  /* in several, or NULL; then io.iov is theirs */
@@ -56,11 +59,14 @@ struct queue {
 	struct io_uring ring;
 	bool ring_open;
 	bool engine_open;
+	bool plain_files; /* commands name /dev/ublkcN by its descriptor: fixed.h */
 	const struct ublksrv_io_desc *descriptors;
 	size_t descriptors_len;
 	struct request *requests;  /* depth of them, by tag */
 	uint8_t *bounce;	   /* depth * max_io bytes, demand-zero */
 	struct segments *segments; /* depth of them, demand-zero; NULL without lists */
+	struct fixed fixed;
+	bool letting_go;	   /* fixed_wake() has more to do */
 	uint64_t now;		   /* ns, of the last time the thread woke */
 	unsigned int nr_quick;	   /* requests that were done before it slept again */
 	unsigned int nr_fetching;  /* commands owned by the driver */
@@ -83,6 +89,9 @@ struct queue {
  */
 int queue_start(struct queue *q, const struct queue_config *config, int done_fd);
 
+/* Any thread: let the thread go round once. */
+void queue_wake(struct queue *q);
+
 /* Wait for the thread.  Once per started queue. */
 void queue_join(struct queue *q);
 
@@ -93,5 +102,6 @@ void queue_free(struct queue *q);
 void queue_complete(struct ublkzc_request *io, int res);
 struct io_uring_sqe *queue_sqe(struct ublkzc_request *io);
 int queue_poll(struct ublkzc_queue *io, int fd, unsigned int events);
+int queue_fixed(struct ublkzc_request *io);
 
 #endif

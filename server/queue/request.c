@@ -87,6 +87,8 @@ static void count(struct queue *q, const struct request *rq, int res)
 			counter_add(&c->bounced, 1);
 		if (rq->segments)
 			counter_add(&c->scattered, 1);
+		if (rq->fixed && rq->zero_copy)
+			counter_add(&c->fixed, 1);
 		break;
 	case UBLKZC_FLUSH:
 		counter_add(&c->flushes, 1);
@@ -163,15 +165,17 @@ static int prepare_copied(struct queue *q, struct request *rq)
 {
 	rq->zero_copy = false;
 	rq->bounced = false;
+	rq->fixed = false;
 	rq->segments = NULL;
 	set_piece(rq, bounce_of(q, rq));
 	return rq->io.op == UBLKZC_WRITE ? user_copy(q, rq) : 0;
 }
 
 /* Where the storage wants it aligned better, the data goes through our memory. */
-static int prepare_matched(struct queue *q, struct request *rq, uint8_t *data)
+static int prepare_matched(struct queue *q, struct request *rq, unsigned int index, uint8_t *data)
 {
 	rq->zero_copy = true;
+	rq->index = index;
 	rq->bounced = ((uintptr_t)data & (q->config.memory_align - 1)) != 0;
 	set_piece(rq, rq->bounced ? bounce_of(q, rq) : data);
 	if (!rq->bounced)
@@ -214,7 +218,7 @@ static int prepare(struct queue *q, struct request *rq, const struct ublksrv_io_
 		data = registry_find(q->config.registry, iod->addr, rq->io.len,
 				     rq->io.op == UBLKZC_READ);
 		if (data)
-			return prepare_matched(q, rq, data);
+			return prepare_matched(q, rq, uapi_shmem_index(iod->addr), data);
 	}
 	if (q->segments && (iod->op_flags & UAPI_IO_F_SHMEM_SEGS))
 		return prepare_listed(q, rq, iod->addr);
@@ -271,7 +275,7 @@ static int decode(struct queue *q, const struct ublksrv_io_desc *iod, struct req
 	bool has_data = rq->io.op == UBLKZC_READ || rq->io.op == UBLKZC_WRITE;
 
 	rq->io.len = 0; /* so that a refused request counts no bytes */
-	rq->zero_copy = rq->bounced = false;
+	rq->zero_copy = rq->bounced = rq->fixed = false;
 	rq->segments = NULL;
 	if (err)
 		return err;

@@ -4,7 +4,8 @@
  *
  * Direct I/O when the storage can, so that nothing is cached twice and a
  * matched request moves between the client's pages and the storage with no
- * copy at all.  FLUSH is fdatasync, FUA is RWF_DSYNC.
+ * copy at all.  Pages that the ring has pinned are not pinned again.  FLUSH is
+ * fdatasync, FUA is RWF_DSYNC.
  *
  * The mem target is this one on a memfd: mem.c.
  */
@@ -26,24 +27,37 @@
 
 /* ---- requests ---- */
 
-static void point_at_data(struct io_uring_sqe *sqe, const struct ublkzc_request *rq)
+static void point_at_list(struct io_uring_sqe *sqe, const struct ublkzc_request *rq)
 {
-	if (rq->nr_iov > 1) {
-		sqe->opcode = rq->op == UBLKZC_READ ? IORING_OP_READV : IORING_OP_WRITEV;
-		sqe->addr = (uintptr_t)rq->iov;
-		sqe->len = rq->nr_iov;
-	} else {
-		sqe->opcode = rq->op == UBLKZC_READ ? IORING_OP_READ : IORING_OP_WRITE;
-		sqe->addr = (uintptr_t)rq->iov->iov_base;
-		sqe->len = (unsigned int)rq->iov->iov_len;
+	sqe->opcode = rq->op == UBLKZC_READ ? IORING_OP_READV : IORING_OP_WRITEV;
+	sqe->addr = (uintptr_t)rq->iov;
+	sqe->len = rq->nr_iov;
+}
+
+/* @fixed: as of ublkzc_fixed(). */
+static void point_at_data(struct io_uring_sqe *sqe, const struct ublkzc_request *rq, int fixed)
+{
+	bool reads = rq->op == UBLKZC_READ;
+
+	sqe->addr = (uintptr_t)rq->iov->iov_base;
+	sqe->len = (unsigned int)rq->iov->iov_len;
+	if (fixed < 0) {
+		sqe->opcode = reads ? IORING_OP_READ : IORING_OP_WRITE;
+		return;
 	}
+	sqe->opcode = reads ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED;
+	sqe->buf_index = (uint16_t)fixed;
 }
 
 static void queue_rw(struct ublkzc_request *rq)
 {
+	int fixed = rq->nr_iov == 1 ? ublkzc_fixed(rq) : -1;
 	struct io_uring_sqe *sqe = ublkzc_sqe(rq);
 
-	point_at_data(sqe, rq);
+	if (rq->nr_iov > 1)
+		point_at_list(sqe, rq);
+	else
+		point_at_data(sqe, rq, fixed);
 	sqe->flags = IOSQE_FIXED_FILE;
 	sqe->fd = UBLKZC_FILE;
 	sqe->off = rq->offset + rq->done;
@@ -178,6 +192,7 @@ static const struct ublkzc_option options[] = {
  */
 const struct ublkzc_engine engine_file = {
 	.size = sizeof(engine_file),
+	.flags = UBLKZC_FIXED,
 	.name = "file",
 	.summary = "a regular file or a block device, by direct I/O when it can",
 	.argument = "PATH",

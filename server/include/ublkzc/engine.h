@@ -133,6 +133,7 @@ struct ublkzc_request {
 #define UBLKZC_TAKES_SIZE (1U << 0)   /* --size is required, or has a default */
 #define UBLKZC_TOUCHES_DATA (1U << 1) /* code of the engine loads or stores the bytes */
 #define UBLKZC_IN_MEMORY (1U << 2)    /* what is stored ends with target.fd */
+#define UBLKZC_FIXED (1U << 3)	      /* asks for ublkzc_fixed() */
 
 struct ublkzc_engine {
 	uint32_t size; /* of this structure */
@@ -212,6 +213,7 @@ struct ublkzc_host {
 	int (*poll)(struct ublkzc_queue *queue, int fd, unsigned int events);
 	void (*log)(enum ublkzc_level level, const char *format, va_list args);
 	void (*who_has)(dev_t dev, char *buf, size_t size);
+	int (*fixed)(struct ublkzc_request *rq);
 };
 
 extern const struct ublkzc_host *ublkzc_host __attribute__((visibility("hidden")));
@@ -234,6 +236,17 @@ static inline void ublkzc_complete(struct ublkzc_request *rq, int res)
 static inline struct io_uring_sqe *ublkzc_sqe(struct ublkzc_request *rq)
 {
 	return ublkzc_host->sqe(rq);
+}
+
+/*
+ * For an entry by READ_FIXED or WRITE_FIXED: the buf_index with which it may use *rq->iov, whose
+ * pages the ring has pinned before; or -1, and it is to be an ordinary one.  Of an engine with
+ * UBLKZC_FIXED.  Queue thread, before ublkzc_sqe(), anew for each entry.
+ */
+static inline int ublkzc_fixed(struct ublkzc_request *rq)
+{
+	return ublkzc_host->size > offsetof(struct ublkzc_host, fixed) ? ublkzc_host->fixed(rq)
+								       : -1;
 }
 
 /*

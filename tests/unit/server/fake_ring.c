@@ -29,6 +29,11 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned int nr);
 int __wrap___io_uring_get_cqe(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned int submit,
 			      unsigned int nr, sigset_t *set);
 void __wrap_io_uring_queue_exit(struct io_uring *ring);
+int __wrap_io_uring_submit_and_get_events(struct io_uring *ring);
+int __wrap_io_uring_register_buffers_sparse(struct io_uring *ring, unsigned int nr);
+int __wrap_io_uring_register_buffers_update_tag(struct io_uring *ring, unsigned int at,
+						const struct iovec *iov, const __u64 *tags,
+						unsigned int nr);
 
 int __wrap_io_uring_queue_init(unsigned int entries, struct io_uring *ring, unsigned int flags)
 {
@@ -48,6 +53,7 @@ int __wrap_io_uring_queue_init(unsigned int entries, struct io_uring *ring, unsi
 	shared.cq_mask = 2 * size - 1;
 	ring->flags = flags;
 	ring->ring_fd = -1;
+	ring->features = fake_ring.features;
 	ring->sq.khead = &shared.sq_head;
 	ring->sq.ktail = &shared.sq_tail;
 	ring->sq.kflags = &shared.sq_flags;
@@ -117,6 +123,39 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned int nr)
 	if (ret >= 0 && shared.cq_head == shared.cq_tail)
 		fake_ring.wait();
 	return ret;
+}
+
+int __wrap_io_uring_submit_and_get_events(struct io_uring *ring)
+{
+	return __wrap_io_uring_submit(ring);
+}
+
+int __wrap_io_uring_register_buffers_sparse(struct io_uring *ring, unsigned int nr)
+{
+	(void)ring;
+	assert_true(nr <= FAKE_RING_TABLE);
+	if (!fake_ring.sparse_error)
+		fake_ring.nr_table = nr;
+	return fake_ring.sparse_error;
+}
+
+int __wrap_io_uring_register_buffers_update_tag(struct io_uring *ring, unsigned int at,
+						const struct iovec *iov, const __u64 *tags,
+						unsigned int nr)
+{
+	(void)ring;
+	assert_true(nr == 1 && at < fake_ring.nr_table && !*tags);
+	assert_true(!iov->iov_base == !iov->iov_len && iov->iov_len <= 1U << 30);
+	fake_ring.nr_updates++;
+	if (iov->iov_base && fake_ring.update_error)
+		return fake_ring.update_error;
+	/* What is in use is taken out first, and what is taken out was in. */
+	assert_true(!iov->iov_base == (fake_ring.table[at].iov_base != NULL));
+	fake_ring.table[at] = *iov;
+	fake_ring.nr_entered += iov->iov_base ? 1U : -1U;
+	if (fake_ring.nr_entered > fake_ring.most_entered)
+		fake_ring.most_entered = fake_ring.nr_entered;
+	return 1;
 }
 
 /* Inline functions of liburing come here when they find nothing. */

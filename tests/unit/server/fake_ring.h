@@ -11,6 +11,9 @@
 
 #include <liburing.h>
 #include <stdbool.h>
+#include <sys/uio.h>
+
+#define FAKE_RING_TABLE 4096
 
 struct fake_ring {
 	/* The test's. */
@@ -20,10 +23,17 @@ struct fake_ring {
 	int register_error;
 	int submit_error; /* of one submission, which then is not done */
 	int wait_error;	  /* of one look for completions */
+	int sparse_error; /* of the table of fixed buffers */
+	int update_error; /* of its changes */
+	unsigned int features;
 	/* To look at. */
 	unsigned int nr_inits;
 	unsigned int init_flags[4];
 	bool open;
+	/* The table of fixed buffers. */
+	struct iovec table[FAKE_RING_TABLE];
+	unsigned int nr_table; /* entries that there are */
+	unsigned int nr_entered, most_entered, nr_updates;
 };
 
 extern struct fake_ring fake_ring;

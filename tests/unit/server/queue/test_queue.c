@@ -60,7 +60,11 @@ static struct {
 	unsigned int nr_queued;
 	unsigned int nr_submitted;
 	uint8_t *client;
-	struct buffer_view view;
+	struct buffer_view views[2]; /* of which one is published, or none */
+	unsigned int view;
+	bool fixed; /* the engine asks for fixed buffers, which come and go */
+	bool wanted_no_more, withdrawn;
+	unsigned int nr_withdrawals, nr_fixed;
 	struct registry *registry;
 	struct queue_counters *counters;
 	struct ublkzc_target target;
@@ -156,6 +160,23 @@ static int engine_queue_open(struct ublkzc_queue *q)
 	return 0;
 }
 
+/* What the ring has pinned under that index is this request's memory, as it is mapped now. */
+static void check_fixed(struct ublkzc_request *rq)
+{
+	const struct io *io = &t.io[rq->tag];
+	int entry = ublkzc_fixed(rq);
+	const struct iovec *iov;
+
+	if (entry < 0)
+		return;
+	t.nr_fixed++;
+	iov = &fake_ring.table[entry];
+	assert_true(io->where == MATCHED || io->where == HOLED);
+	assert_ptr_equal(iov->iov_base, t.views[t.view].base);
+	assert_int_equal(iov->iov_len, CLIENT);
+	assert_ptr_equal(rq->iov->iov_base, t.client + io->at);
+}
+
 static void engine_submit(struct ublkzc_request *rq)
 {
 	const struct io *io = &t.io[rq->tag];
@@ -176,6 +197,8 @@ static void engine_submit(struct ublkzc_request *rq)
 		if (io->where == MATCHED && io->at % t.memory_align == 0)
 			assert_ptr_equal(rq->iov->iov_base, t.client + io->at);
 	}
+	if (t.fixed && (io->op == UBLKZC_READ || io->op == UBLKZC_WRITE))
+		check_fixed(rq);
 	if (rand() % 4 == 0) {
 		finish(rq); /* at once */
 		return;
@@ -198,6 +221,15 @@ static void engine_cqe(struct ublkzc_request *rq, int res)
 static const struct ublkzc_engine engine = {
 	.size = sizeof(engine),
 	.flags = UBLKZC_TOUCHES_DATA,
+	.name = "script",
+	.queue_open = engine_queue_open,
+	.submit = engine_submit,
+	.cqe = engine_cqe,
+};
+
+static const struct ublkzc_engine fixed_engine = {
+	.size = sizeof(fixed_engine),
+	.flags = UBLKZC_FIXED,
 	.name = "script",
 	.queue_open = engine_queue_open,
 	.submit = engine_submit,
@@ -235,8 +267,8 @@ static void io_command(const struct io_uring_sqe *sqe)
 	const struct ublksrv_io_cmd *cmd = (const struct ublksrv_io_cmd *)&sqe->addr3;
 	bool fetch = sqe->off == UBLK_U_IO_FETCH_REQ;
 
-	assert_int_equal(sqe->fd, 0);
-	assert_true(sqe->flags == IOSQE_FIXED_FILE);
+	assert_int_equal(sqe->fd, t.fixed ? t.char_fd : 0);
+	assert_true(sqe->flags == (t.fixed ? 0 : IOSQE_FIXED_FILE));
 	assert_true(cmd->tag < DEPTH && cmd->q_id == 0);
 	assert_int_equal(sqe->user_data, cmd->tag);
 	assert_true(fetch || sqe->off == UBLK_U_IO_COMMIT_AND_FETCH_REQ);
@@ -363,8 +395,41 @@ static void mend_client(void)
 			MAP_SHARED | (t.client ? MAP_FIXED : 0), t.client_fd, 0);
 	assert_ptr_not_equal(t.client, MAP_FAILED);
 	registry_withdraw(t.registry, INDEX);
-	t.view = (struct buffer_view){ .base = t.client, .len = CLIENT };
-	assert_int_equal(registry_publish(t.registry, INDEX, &t.view), 0);
+	t.views[t.view] = (struct buffer_view){ .base = t.client, .len = CLIENT, .pinnable = true };
+	assert_int_equal(registry_publish(t.registry, INDEX, &t.views[t.view]), 0);
+}
+
+static bool any_in_memory(void)
+{
+	for (unsigned int tag = 0; tag < DEPTH; tag++)
+		if (t.io[tag].ours && (t.io[tag].where == MATCHED || t.io[tag].where == HOLED))
+			return true;
+	return false;
+}
+
+/*
+ * The control thread and the driver: a buffer goes when no request uses it; its mapping when the
+ * queue has let go; and another comes at another address, under the same index.
+ */
+static void buffers_come_and_go(void)
+{
+	uint8_t *old = t.client;
+
+	if (!t.withdrawn && t.wanted_no_more && !any_in_memory()) {
+		registry_withdraw(t.registry, INDEX);
+		queue_wake(&t.queue);
+		t.withdrawn = true;
+		t.nr_withdrawals++;
+	}
+	if (!t.withdrawn || fixed_let_go(&t.queue.fixed) != registry_withdrawals(t.registry))
+		return;
+	for (unsigned int i = 0; i < fake_ring.nr_table; i++)
+		assert_true(fake_ring.table[i].iov_base != old);
+	t.client = NULL;
+	t.view = !t.view;
+	mend_client();
+	munmap(old, CLIENT);
+	t.withdrawn = t.wanted_no_more = false;
 }
 
 static void hand_out(unsigned int tag)
@@ -372,6 +437,10 @@ static void hand_out(unsigned int tag)
 	if (t.tear)
 		mend_client();
 	t.io[tag] = any_io(tag);
+	if (t.fixed && t.nr_left % 512 == 0)
+		t.wanted_no_more = true;
+	if (t.wanted_no_more)
+		t.io[tag].where = COPIED;
 	describe(tag, &t.io[tag]);
 	write_data(tag, &t.io[tag]);
 	t.fetched[tag] = false;
@@ -405,6 +474,8 @@ static void wait_for_something(void)
 {
 	static const int errors[] = { 0, 0, 0, -EINTR, -EAGAIN, -EBUSY };
 
+	if (t.fixed)
+		buffers_come_and_go();
 	if (t.nr_left) {
 		for (unsigned int tag = 0; tag < DEPTH && t.nr_left; tag++)
 			if (t.fetched[tag] && rand() % 2 && (!t.tear || !t.nr_at_once))
@@ -473,7 +544,7 @@ static int start(void)
 		.char_fd = t.char_fd,
 		.shmem_zc = true,
 		.memory_align = t.memory_align,
-		.engine = &engine,
+		.engine = t.fixed ? &fixed_engine : &engine,
 		.target = &t.target,
 		.size = &t.size,
 		.registry = t.registry,
@@ -581,6 +652,20 @@ static void memory_that_goes_before_what_was_read_is_there_is_copied_instead(voi
 	assert_int_equal(counter_get(&t.counters->read.zero_copy_requests), 0);
 }
 
+static void memory_that_the_ring_has_pinned_comes_and_goes(void **state)
+{
+	(void)state;
+	t.fixed = true;
+	fake_ring.features = 0; /* of an older kernel: io_command() looks */
+	run(20000);
+	assert_true(t.nr_withdrawals >= 20000 / 512 - 2);
+	assert_true(t.nr_fixed > 100);
+	assert_true(counter_get(&t.counters->fixed) > 10);
+	assert_true(counter_get(&t.counters->fixed) <= t.nr_fixed);
+	assert_true(fixed_let_go(&t.queue.fixed) == UINT64_MAX);
+	assert_int_equal(fake_ring.most_entered, 1);
+}
+
 static void a_queue_without_requests_ends_with_its_device(void **state)
 {
 	(void)state;
@@ -632,6 +717,7 @@ int main(void)
 		T(misaligned_memory_goes_through_ours),
 		T(memory_that_goes_while_it_is_touched_is_copied_instead),
 		T(memory_that_goes_before_what_was_read_is_there_is_copied_instead),
+		T(memory_that_the_ring_has_pinned_comes_and_goes),
 		T(a_queue_without_requests_ends_with_its_device),
 		T(a_refused_fetch_is_an_error_and_not_a_hang),
 		T(older_kernels_get_older_rings),

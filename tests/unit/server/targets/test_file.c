@@ -65,9 +65,25 @@ static void host_complete(struct ublkzc_request *rq, int res)
 	ring.nr_completed[rq->tag]++;
 }
 
-static const struct ublkzc_host host = { .complete = host_complete, .sqe = host_sqe };
+/* Of every second request the ring has pinned the memory. */
+static int host_fixed(struct ublkzc_request *rq)
+{
+	return rq->tag % 2 ? 100 + (int)rq->tag : -1;
+}
+
+static const struct ublkzc_host host = {
+	.size = sizeof(host),
+	.complete = host_complete,
+	.sqe = host_sqe,
+	.fixed = host_fixed,
+};
 
 /* ---- the storage ---- */
+
+static bool is_fixed(const struct io_uring_sqe *sqe)
+{
+	return sqe->opcode == IORING_OP_READ_FIXED || sqe->opcode == IORING_OP_WRITE_FIXED;
+}
 
 static ssize_t move(const struct io_uring_sqe *sqe, uint32_t most)
 {
@@ -75,7 +91,7 @@ static ssize_t move(const struct io_uring_sqe *sqe, uint32_t most)
 	struct iovec iov[UAPI_SHMEM_SEGS_MAX];
 	int nr = 1;
 
-	if (sqe->opcode == IORING_OP_READ || sqe->opcode == IORING_OP_WRITE) {
+	if (sqe->opcode == IORING_OP_READ || sqe->opcode == IORING_OP_WRITE || is_fixed(sqe)) {
 		iov[0] = (struct iovec){ (void *)(uintptr_t)sqe->addr, sqe->len };
 	} else {
 		nr = (int)sqe->len;
@@ -89,7 +105,8 @@ static ssize_t move(const struct io_uring_sqe *sqe, uint32_t most)
 		iov[i].iov_len = most;
 		nr = i + 1;
 	}
-	if (sqe->opcode == IORING_OP_READ || sqe->opcode == IORING_OP_READV)
+	if (sqe->opcode == IORING_OP_READ || sqe->opcode == IORING_OP_READV ||
+	    sqe->opcode == IORING_OP_READ_FIXED)
 		return preadv(ring.fd, iov, nr, (off_t)sqe->off);
 	return pwritev(ring.fd, iov, nr, (off_t)sqe->off);
 }
@@ -111,6 +128,10 @@ static int do_it(const struct pending *p, const struct outcome *o)
 		ret = fallocate(ring.fd, (int)sqe->len, (off_t)sqe->off, (off_t)sqe->addr);
 		return ret < 0 ? -errno : 0;
 	default:
+		if (p->rq->state == 0) /* else zeroes of its own are written */
+			assert_int_equal(is_fixed(sqe), p->rq->nr_iov == 1 && p->rq->tag % 2);
+		if (is_fixed(sqe))
+			assert_int_equal(sqe->buf_index, 100 + p->rq->tag);
 		if (p->rq->op == UBLKZC_WRITE)
 			assert_int_equal(sqe->rw_flags, p->rq->fua ? RWF_DSYNC : 0);
 		return (int)move(sqe, o->most);
