@@ -53,6 +53,22 @@ static bool check_socket(struct doctor *d, unsigned int device)
 	return false;
 }
 
+static void say_pinning(struct doctor *d, const struct state *s)
+{
+	struct queue_counters sum;
+
+	state_sum(s, &sum);
+	if (counter_get(&sum.fixed_refused))
+		finding_next(
+			doctor_say(
+				d, "device", GRADE_NOTE,
+				"/dev/ublkb%u could not pin all registered memory for good: large "
+				"requests cost more",
+				s->device),
+			"give its server CAP_IPC_LOCK, or no RLIMIT_MEMLOCK "
+			"(LimitMEMLOCK=infinity)");
+}
+
 static void say_server(struct doctor *d, const struct state *s)
 {
 	if (!state_alive(s)) {
@@ -73,6 +89,7 @@ static void say_server(struct doctor *d, const struct state *s)
 	d->device = (int)s->device;
 	doctor_say(d, "device", GRADE_OK, "/dev/ublkb%u (%s %.80s) is served with zero copy",
 		   s->device, s->target, s->path);
+	say_pinning(d, s);
 }
 
 static int look_at(unsigned int device, void *arg)

@@ -4,10 +4,25 @@
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "server/life/privileges.h"
 #include "device_internal.h"
+
+/* It works, slower; stat tells how often it was not enough. */
+static void say_limit(const struct device *d)
+{
+	uint64_t limit;
+
+	if (d->shmem_zc && (d->engine->flags & UBLKZC_FIXED) && !privileges_may_pin(&limit))
+		log_line(LOG_WARN,
+			 "without CAP_IPC_LOCK only RLIMIT_MEMLOCK, %llu bytes, of registered "
+			 "memory can "
+			 "be pinned for good: in the rest each request pins its pages",
+			 (unsigned long long)limit);
+}
 
 int device_start_queues(struct device *d)
 {
+	say_limit(d);
 	d->queues = calloc(d->info.nr_hw_queues, sizeof(*d->queues));
 	if (!d->queues)
 		return log_error(-ENOMEM, "%u queues", d->info.nr_hw_queues);

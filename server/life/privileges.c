@@ -7,6 +7,7 @@
 #include <seccomp.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include "common/log.h"
 
@@ -15,6 +16,7 @@ static const unsigned int control[] = {
 	CAP_SYS_ADMIN,	  /* commands to the driver; /proc/PID/map_files */
 	CAP_SYS_PTRACE,	  /* /proc/PID/maps of other users' programs */
 	CAP_DAC_OVERRIDE, /* their SysV segments and files in /dev/shm */
+	CAP_IPC_LOCK,	  /* when queues set up their rings: what those pin counts for nobody */
 };
 
 /*
@@ -95,6 +97,17 @@ static void keep(const unsigned int *caps, unsigned int nr)
 void privileges_keep_control(void)
 {
 	keep(control, sizeof(control) / sizeof(control[0]));
+}
+
+bool privileges_may_pin(uint64_t *ret_limit)
+{
+	struct rlimit limit = { .rlim_cur = 0 };
+
+	if (capng_get_caps_process() == 0 && capng_have_capability(CAPNG_EFFECTIVE, CAP_IPC_LOCK))
+		return true;
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	*ret_limit = limit.rlim_cur;
+	return limit.rlim_cur == RLIM_INFINITY;
 }
 
 void privileges_keep_none(void)

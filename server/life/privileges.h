@@ -11,12 +11,18 @@
 #ifndef UBLKZC_SERVER_PRIVILEGES_H
 #define UBLKZC_SERVER_PRIVILEGES_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /*
  * The calling thread keeps what controlling needs.  Call it before the thread's first
  * io_uring: the kernel's workers of a ring have what its thread had when they started.
  * Logs what is not possible and goes on, like the others: the server works without.
  */
 void privileges_keep_control(void);
+
+/* May rings pin as much memory as they like?  Else *@ret_limit bytes, of all the user's. */
+bool privileges_may_pin(uint64_t *ret_limit);
 
 /* The calling thread keeps no capability. */
 void privileges_keep_none(void);

@@ -138,7 +138,7 @@ for task in /proc/"$server"/task/*; do
     status=$(cat "$task/status" 2>"$SCRATCH/err") || continue
     # Commands to the driver are carried out by a worker of the control thread's io_uring.
     case ${task##*/}:$name in
-    "$server":* | *:iou-wrk-"$server") want=0000000000280002 ;; # SYS_ADMIN, SYS_PTRACE, DAC_OVERRIDE
+    "$server":* | *:iou-wrk-"$server") want=0000000000284002 ;; # SYS_ADMIN, SYS_PTRACE, IPC_LOCK, DAC_OVERRIDE
     esac
     got=$(awk '/^CapPrm/ { print $2 }' <<<"$status")
     [ "$got" = $want ] || fail "thread ${task##*/} has capabilities $got, not $want"
