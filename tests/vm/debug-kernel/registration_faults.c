@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * registration_faults.c - registering and unregistering while allocations fail.
+ * registration_faults.c - registering, unregistering and requests while allocations fail.
  *
  * The kernel's fault injection is told to fail only what ublk_drv asks for. Each round
  * lets some bytes pass and then fails once, a few times, or always: so that, over many
@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -29,6 +30,7 @@
 /* About what registering the most pages here asks for, so that some rounds see no fault. */
 #define MAX_PASSED_BYTES (64U << 10)
 #define MAX_PASSED_PAGES 16U
+#define NR_LISTED 16U /* pieces of a request, each in a buffer of its own */
 
 static const char *const injectors[] = { "failslab", "fail_page_alloc" };
 
@@ -198,11 +200,44 @@ static void unregistering_needs_no_memory(void **state)
 	assert_nothing_pinned();
 }
 
+/* What a scattered request needs to be listed was allocated with the device. */
+static void a_list_needs_no_memory(void **state)
+{
+	struct abi_server s;
+	uint8_t *p = shared_pages(NR_LISTED);
+	struct iovec iov[NR_LISTED];
+
+	(void)state;
+	requires_feature(UAPI_F_SHMEM_SEGS);
+	add_with(&s, ZC_FLAGS | UAPI_F_SHMEM_SEGS);
+	abi_start(&s);
+	for (unsigned int i = 0; i < NR_LISTED; i++) {
+		assert_int_equal(abi_reg(&s, p + i * PAGE, PAGE, 0), i);
+		iov[i] = (struct iovec){ p + (NR_LISTED - 1 - i) * PAGE, PAGE };
+	}
+	for (unsigned int round = 0; round < ROUNDS / 20; round++) {
+		ssize_t n;
+
+		set_space(0, 0);
+		set_number("times", -1);
+		set_number("probability", 100);
+		n = preadv(s.disk_fd, iov, NR_LISTED, ABI_TEST_OFFSET);
+		faults_end();
+		assert_int_equal(n, NR_LISTED * PAGE);
+	}
+	assert_int_equal(s.nr_listed, ROUNDS / 20);
+	assert_int_equal(s.nr_copied, 0);
+	abi_del(&s);
+	munmap(p, NR_LISTED * PAGE);
+	assert_nothing_pinned();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(registering_without_memory_fails_cleanly),
 		cmocka_unit_test(unregistering_needs_no_memory),
+		cmocka_unit_test(a_list_needs_no_memory),
 	};
 
 	srandom((unsigned int)getpid());
