@@ -316,6 +316,8 @@ u32 *ublk_shmem_sort(const struct ublk_shmem_buf *buf)
 				    GFP_KERNEL_ACCOUNT);
 	u32 i;
 
+	/* a million runs take long, and nobody else waits for it */
+	lockdep_assert_not_held(&buf->shmem->mutex);
 	if (!order)
 		return NULL;
 	for (i = 0; i < buf->nr_runs; i++)

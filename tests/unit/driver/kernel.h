@@ -49,6 +49,7 @@ typedef unsigned int gfp_t;
 #define rcu_dereference_protected(p, why) (p)
 #define ublk_shmem_dereference(shmem, p) (p)
 #define lockdep_assert_held(lock) ((void)(lock))
+#define lockdep_assert_not_held(lock) ((void)(lock))
 
 typedef uint64_t u64;
 typedef uint32_t u32;
