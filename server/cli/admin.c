@@ -17,15 +17,18 @@
 int admin_connect(unsigned int device)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct timeval patience = { .tv_sec = ADMIN_CONNECT_S };
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	int err;
 
 	if (fd < 0)
 		return -errno;
+	/* A server that hangs takes no connections, and others may wait for that already. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	snprintf(addr.sun_path, sizeof(addr.sun_path), WIRE_SOCKET_FORMAT, WIRE_DIR, device);
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)
 		return fd;
-	err = -errno;
+	err = errno == EAGAIN ? -ETIMEDOUT : -errno;
 	close(fd);
 	return err;
 }
@@ -68,6 +71,8 @@ int admin_ask(unsigned int device, const struct wire_request *req, struct wire_r
 	int fd = admin_connect(device);
 	int err;
 
+	if (fd == -ETIMEDOUT)
+		return log_error(fd, "/dev/ublkb%u: its server takes no connections", device);
 	if (fd < 0)
 		return log_error(fd,
 				 "/dev/ublkb%u: no server listens at " WIRE_DIR

@@ -11,10 +11,11 @@
 #include "common/wire.h"
 
 #define ADMIN_WAIT_FOR_EVER (-1)
+#define ADMIN_CONNECT_S 10 /* while as many wait as the kernel lets: 4096 */
 
 /*
  * A connection to the server of @device, or a negative errno that was not logged:
- * -ECONNREFUSED and -ENOENT, nobody serves it.
+ * -ECONNREFUSED and -ENOENT, nobody serves it; -ETIMEDOUT, it takes none.
  */
 int admin_connect(unsigned int device);
 

@@ -167,6 +167,8 @@ static int list_device(struct listing *l, unsigned int device)
 	int fd = admin_connect(device);
 	int ret;
 
+	if (fd == -ETIMEDOUT)
+		return log_error(fd, "/dev/ublkb%u: its server takes no connections", device);
 	if (fd < 0)
 		return log_error(fd, "/dev/ublkb%u has no server that could tell (ublkzc list)",
 				 device);

@@ -44,6 +44,10 @@ static int hand_over(unsigned int device)
 	int fd = admin_connect(device);
 	int err;
 
+	if (fd == -ETIMEDOUT) {
+		log_error(fd, "/dev/ublkb%u: its server takes no connections", device);
+		return EXIT_FAILURE;
+	}
 	if (fd < 0) {
 		log_error(fd, "device %u has no server that could hand over (ublkzc list)", device);
 		return EXIT_FAILURE;

@@ -96,7 +96,7 @@ int lock_open(unsigned int device)
 	int fd;
 
 	lock_path(path, sizeof(path), device);
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
 }
 

@@ -18,7 +18,7 @@ void lock_path(char *buf, size_t size, unsigned int device);
 int lock_take(unsigned int device, int *ret_fd);
 
 /*
- * To ask who holds it, also when its holder removes the file.  -ENOENT: there is no such
+ * To ask who holds it, also when its holder removes the file, or /run is read-only.  -ENOENT: no such
  * server; -EACCES: not root.
  */
 int lock_open(unsigned int device);
