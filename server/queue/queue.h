@@ -19,6 +19,7 @@
 #include "common/uapi.h"
 #include "server/life/state.h"
 #include "server/memory/registry.h"
+#include "bounce.h"
 #include "fixed.h"
 #include "segments.h"
 
@@ -63,10 +64,10 @@ struct queue {
 	const struct ublksrv_io_desc *descriptors;
 	size_t descriptors_len;
 	struct request *requests;  /* depth of them, by tag */
-	uint8_t *bounce;	   /* depth * max_io bytes, demand-zero */
+	struct bounce bounce;
 	struct segments *segments; /* depth of them, demand-zero; NULL without lists */
 	struct fixed fixed;
-	bool letting_go;	   /* fixed_wake() has more to do */
+	bool more_to_do;	   /* give_back() */
 	uint64_t now;		   /* ns, of the last time the thread woke */
 	unsigned int nr_quick;	   /* requests that were done before it slept again */
 	unsigned int nr_fetching;  /* commands owned by the driver */
@@ -91,6 +92,9 @@ int queue_start(struct queue *q, const struct queue_config *config, int done_fd)
 
 /* Any thread: let the thread go round once. */
 void queue_wake(struct queue *q);
+
+/* Any thread, each BOUNCE_IDLE_MS: let memory go that nothing is copied through any more. */
+void queue_trim(struct queue *q);
 
 /* Wait for the thread.  Once per started queue. */
 void queue_join(struct queue *q);
