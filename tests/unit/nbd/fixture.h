@@ -4,8 +4,8 @@
 #define UBLKZC_TESTS_NBD_FIXTURE_H
 
 #include "fake_server.h"
-#include "host.h"
 #include "tests/unit/cmocka_all.h"
+#include "tests/unit/engines/host.h"
 
 #define READ 0
 #define WRITE 1

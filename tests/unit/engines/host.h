@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* host.h - plays ublkzc for the engine nbd: one queue, polled by poll(2) on the test's own thread.
+/*
+ * host.h - plays ublkzc for an engine: one queue, polled by poll(2) on the test's own thread.
+ * Requests may be completed on any thread.
  */
-#ifndef UBLKZC_TESTS_NBD_HOST_H
-#define UBLKZC_TESTS_NBD_HOST_H
+#ifndef UBLKZC_TESTS_ENGINES_HOST_H
+#define UBLKZC_TESTS_ENGINES_HOST_H
 
 #include <ublkzc/engine.h>
 
@@ -22,13 +24,20 @@ struct task {
 	int res;
 };
 
-/* "NAME=VALUE" for -o, up to four, then NULL.  What open() returned. */
-int host_open(const char *uri, ...);
+/* "NAME=VALUE" for -o, up to eight, then NULL.  What open() returned. */
+int host_open(const char *argument, ...);
+
+/* The next host_open() is a successor's, who has @fd, or nothing (-1), from the dead server. */
+void host_succeed(int fd);
+
+/* The next host_open() is told that nobody may write. */
+extern bool host_read_only;
 
 /* As if the server had died: what it had is closed, but target.fd.  Then host_open() is a
  * successor's. */
 void host_die(void);
 void host_close(void);
+extern bool host_dying; /* in host_die() */
 
 /* Begin; its data in @nr pieces. */
 void begin(struct task *t, enum ublkzc_op op, uint64_t offset, void *data, uint32_t len,

@@ -5,7 +5,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <libnbd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -14,28 +13,35 @@
 #include <unistd.h>
 
 #define POLLS 64
+#define SETTINGS 8
 
 const struct ublkzc_engine *engine;
 struct ublkzc_target target;
 struct ublkzc_queue queue;
 char host_said[4096];
+bool host_read_only, host_dying;
 
 static struct pollfd polls[POLLS];
 static unsigned int nr_polls;
-static struct ublkzc_setting settings[4];
-static char setting_text[4][64];
-static char uri_text[256];
+static struct ublkzc_setting settings[SETTINGS];
+static char setting_text[SETTINGS][256];
+static char argument_text[1024];
+static bool succeeds;
 static int inherited = -1;
+/* What completions on other threads change. */
+static pthread_mutex_t tasks_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct task *by_tag[HOST_DEPTH];
 
 static void host_complete(struct ublkzc_request *rq, int res)
 {
 	struct task *t = (struct task *)rq;
 
+	pthread_mutex_lock(&tasks_lock);
 	assert(!t->done);
-	t->done = true;
 	t->res = res;
 	by_tag[rq->tag] = NULL;
+	t->done = true;
+	pthread_mutex_unlock(&tasks_lock);
 }
 
 static int host_poll(struct ublkzc_queue *q, int fd, unsigned int events)
@@ -74,6 +80,7 @@ static void take_settings(va_list args)
 		char *text = setting_text[target.nr_settings];
 		char *value;
 
+		assert(target.nr_settings < SETTINGS);
 		snprintf(text, sizeof(setting_text[0]), "%s", word);
 		value = strchr(text, '=');
 		*value++ = 0;
@@ -81,28 +88,36 @@ static void take_settings(va_list args)
 	}
 }
 
-int host_open(const char *uri, ...)
+void host_succeed(int fd)
+{
+	succeeds = true;
+	inherited = fd;
+}
+
+int host_open(const char *argument, ...)
 {
 	va_list args;
 	int ret;
 
-	snprintf(uri_text, sizeof(uri_text), "%s", uri);
+	snprintf(argument_text, sizeof(argument_text), "%s", argument);
 	engine = ublkzc_module.engine;
 	*ublkzc_module.host = &host;
 	target = (struct ublkzc_target){
-		.path = uri_text,
+		.path = argument_text,
 		.settings = settings,
 		.nr_queues = 1,
 		.depth = HOST_DEPTH,
 		.max_io = HOST_MAX_IO,
+		.read_only = host_read_only,
 		.fd = inherited,
 	};
-	va_start(args, uri);
+	va_start(args, argument);
 	take_settings(args);
 	va_end(args);
 	ret = engine->open(&target);
-	if (!ret && inherited >= 0)
+	if (!ret && succeeds)
 		ret = engine->fence(&target);
+	succeeds = false;
 	inherited = -1;
 	if (ret) {
 		engine->close(&target);
@@ -110,32 +125,23 @@ int host_open(const char *uri, ...)
 	}
 	queue = (struct ublkzc_queue){ .target = &target };
 	nr_polls = 0;
-	assert(engine->queue_open(&queue) == 0);
+	assert(!engine->queue_open || engine->queue_open(&queue) == 0);
 	return 0;
-}
-
-/* Who is killed does not say good-bye. */
-static bool dying;
-int __real_nbd_aio_disconnect(struct nbd_handle *h, uint32_t flags);
-int __wrap_nbd_aio_disconnect(struct nbd_handle *h, uint32_t flags);
-
-int __wrap_nbd_aio_disconnect(struct nbd_handle *h, uint32_t flags)
-{
-	return dying ? 0 : __real_nbd_aio_disconnect(h, flags);
 }
 
 void host_die(void)
 {
-	inherited = dup(target.fd);
-	dying = true;
+	host_succeed(dup(target.fd));
+	host_dying = true;
 	host_close();
-	dying = false;
+	host_dying = false;
 	memset(by_tag, 0, sizeof(by_tag));
 }
 
 void host_close(void)
 {
-	engine->queue_close(&queue);
+	if (engine->queue_close)
+		engine->queue_close(&queue);
 	engine->close(&target);
 	nr_polls = 0;
 }
@@ -178,9 +184,11 @@ void begin(struct task *t, enum ublkzc_op op, uint64_t offset, void *data, uint3
 {
 	uint32_t tag = 0;
 
+	pthread_mutex_lock(&tasks_lock);
 	while (by_tag[tag])
 		assert(++tag < HOST_DEPTH);
 	by_tag[tag] = t;
+	pthread_mutex_unlock(&tasks_lock);
 	*t = (struct task){ .rq = { .queue = &queue,
 				    .op = op,
 				    .tag = tag,
@@ -196,13 +204,23 @@ void begin(struct task *t, enum ublkzc_op op, uint64_t offset, void *data, uint3
 	engine->submit(&t->rq);
 }
 
+static bool is_done(struct task *t)
+{
+	bool done;
+
+	pthread_mutex_lock(&tasks_lock);
+	done = t->done;
+	pthread_mutex_unlock(&tasks_lock);
+	return done;
+}
+
 bool await(struct task *t, unsigned int seconds)
 {
 	long long end = now_ms() + seconds * 1000LL;
 
-	while (!t->done && now_ms() < end)
-		run_once(10);
-	return t->done;
+	while (!is_done(t) && now_ms() < end)
+		run_once(nr_polls ? 10 : 1);
+	return is_done(t);
 }
 
 int do_io(enum ublkzc_op op, uint64_t offset, void *data, uint32_t len)
