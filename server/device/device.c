@@ -164,7 +164,6 @@ static bool serve(struct device *d)
 			log_line(LOG_ERROR, "eventfd: errno %d", errno);
 		note_rescues(d);
 		wait = tick_buffers(d);
-		device_trim_queues(d);
 		show_gauges(d);
 		if (fds[4].revents)
 			handover_hear(d);

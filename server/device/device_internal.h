@@ -44,7 +44,6 @@ struct device {
 	bool listening;
 	struct queue *queues;
 	unsigned int nr_started; /* queues to join */
-	long long trimmed_at;	 /* ms */
 	int shm_result;		 /* of the --shm-file being registered */
 };
 
@@ -55,7 +54,6 @@ int device_take_lock(struct device *d);
 int device_create_state(struct device *d);
 /* device_queues.c: */
 int device_start_queues(struct device *d);
-void device_trim_queues(struct device *d); /* whenever the control thread wakes: each second */
 /* device_target.c: */
 int device_open_target(struct device *d);
 int device_fence(struct device *d); /* of a device whose server died */

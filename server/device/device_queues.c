@@ -49,14 +49,3 @@ int device_start_queues(struct device *d)
 	}
 	return 0;
 }
-
-void device_trim_queues(struct device *d)
-{
-	long long now = buffers_now(&d->buffers);
-
-	if (now - d->trimmed_at < BOUNCE_IDLE_MS)
-		return;
-	d->trimmed_at = now;
-	for (unsigned int i = 0; i < d->nr_started; i++)
-		queue_trim(&d->queues[i]);
-}

@@ -285,15 +285,6 @@ static void handle_cqe(struct queue *q, const struct io_uring_cqe *cqe)
 	}
 }
 
-/* What is pinned of buffers that are gone, and what nothing was copied through for a while. */
-static bool give_back(struct queue *q)
-{
-	bool all_unpinned = fixed_wake(&q->fixed);
-	bool all_trimmed = bounce_trim(&q->bounce, q->nr_begun != 0);
-
-	return !all_unpinned || !all_trimmed;
-}
-
 static void serve(struct queue *q)
 {
 	while (q->nr_fetching || q->nr_begun || q->nr_queued) {
@@ -301,12 +292,12 @@ static void serve(struct queue *q)
 		unsigned int head;
 		unsigned int nr = 0;
 
-		if (q->more_to_do)
+		if (q->letting_go)
 			io_uring_submit_and_get_events(&q->ring);
 		else
 			io_uring_submit_and_wait(&q->ring, 1);
 		q->now = clock_ns();
-		q->more_to_do = give_back(q);
+		q->letting_go = !fixed_wake(&q->fixed);
 		io_uring_for_each_cqe(&q->ring, head, cqe)
 		{
 			handle_cqe(q, cqe);
@@ -347,9 +338,22 @@ static int map_descriptors(struct queue *q)
 	return 0;
 }
 
+static size_t bounce_size(const struct queue *q)
+{
+	return (size_t)q->config.depth * q->config.max_io;
+}
+
 static size_t segments_size(const struct queue *q)
 {
 	return (size_t)q->config.depth * sizeof(*q->segments);
+}
+
+static void *demand_zero(size_t size)
+{
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return map == MAP_FAILED ? NULL : map;
 }
 
 /*
@@ -372,17 +376,6 @@ static int no_memory(const struct queue *q)
 			 q->config.depth, q->config.max_io);
 }
 
-static int allocate_segments(struct queue *q)
-{
-	void *map = mmap(NULL, segments_size(q), PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (map == MAP_FAILED)
-		return no_memory(q);
-	q->segments = map;
-	return 0;
-}
-
 static int allocate(struct queue *q)
 {
 	q->requests = calloc(q->config.depth, sizeof(*q->requests));
@@ -392,9 +385,10 @@ static int allocate(struct queue *q)
 		q->requests[tag].io.queue = &q->io;
 		q->requests[tag].io.tag = tag;
 	}
-	if (bounce_open(&q->bounce, q->config.depth, q->config.max_io))
-		return no_memory(q);
-	return q->config.lists ? allocate_segments(q) : 0;
+	q->bounce = demand_zero(bounce_size(q));
+	if (q->config.lists)
+		q->segments = demand_zero(segments_size(q));
+	return q->bounce && (!q->config.lists || q->segments) ? 0 : no_memory(q);
 }
 
 /* Without, it is slower and nothing else; once is enough to say so. */
@@ -491,7 +485,8 @@ void queue_free(struct queue *q)
 {
 	if (q->descriptors)
 		munmap((void *)q->descriptors, q->descriptors_len);
-	bounce_close(&q->bounce);
+	if (q->bounce)
+		munmap(q->bounce, bounce_size(q));
 	if (q->segments)
 		munmap(q->segments, segments_size(q));
 	free(q->requests);
@@ -539,12 +534,6 @@ int queue_start(struct queue *q, const struct queue_config *config, int done_fd)
 void queue_wake(struct queue *q)
 {
 	signal_fd(q->ended_fd);
-}
-
-void queue_trim(struct queue *q)
-{
-	if (bounce_ask(&q->bounce))
-		queue_wake(q);
 }
 
 void queue_join(struct queue *q)

@@ -19,7 +19,6 @@
 #include "common/uapi.h"
 #include "server/life/state.h"
 #include "server/memory/registry.h"
-#include "bounce.h"
 #include "fixed.h"
 #include "segments.h"
 
@@ -64,10 +63,10 @@ struct queue {
 	const struct ublksrv_io_desc *descriptors;
 	size_t descriptors_len;
 	struct request *requests;  /* depth of them, by tag */
-	struct bounce bounce;
+	uint8_t *bounce;	   /* depth * max_io bytes, demand-zero */
 	struct segments *segments; /* depth of them, demand-zero; NULL without lists */
 	struct fixed fixed;
-	bool more_to_do;	   /* give_back() */
+	bool letting_go;	   /* fixed_wake() has more to do */
 	uint64_t now;		   /* ns, of the last time the thread woke */
 	unsigned int nr_quick;	   /* requests that were done before it slept again */
 	unsigned int nr_fetching;  /* commands owned by the driver */
@@ -92,9 +91,6 @@ int queue_start(struct queue *q, const struct queue_config *config, int done_fd)
 
 /* Any thread: let the thread go round once. */
 void queue_wake(struct queue *q);
-
-/* Any thread, each BOUNCE_IDLE_MS: let memory go that nothing is copied through any more. */
-void queue_trim(struct queue *q);
 
 /* Wait for the thread.  Once per started queue. */
 void queue_join(struct queue *q);

@@ -28,6 +28,11 @@
 
 /* ---- copying ---- */
 
+static uint8_t *bounce_of(struct queue *q, const struct request *rq)
+{
+	return q->bounce + (size_t)rq->io.tag * q->config.max_io;
+}
+
 static off_t user_copy_pos(const struct queue *q, const struct request *rq)
 {
 	return UBLKSRV_IO_BUF_OFFSET + (off_t)(((uint64_t)q->config.id << UBLK_QID_OFF) |
@@ -37,7 +42,7 @@ static off_t user_copy_pos(const struct queue *q, const struct request *rq)
 /* Move all of @rq's bytes between bounce buffer and request pages. */
 static int user_copy(struct queue *q, struct request *rq)
 {
-	uint8_t *ours = bounce_of(&q->bounce, rq->io.tag);
+	uint8_t *ours = bounce_of(q, rq);
 	off_t pos = user_copy_pos(q, rq);
 	uint32_t done = 0;
 
@@ -110,7 +115,7 @@ static bool is_rescued(const struct queue *q, const struct request *rq)
 /* What was read, from our memory to where it belongs. */
 static int deliver(struct queue *q, struct request *rq)
 {
-	int res = client_copy(bounce_of(&q->bounce, rq->io.tag), rq->client, rq->io.len, true);
+	int res = client_copy(bounce_of(q, rq), rq->client, rq->io.len, true);
 
 	return !res && is_rescued(q, rq) ? -EFAULT : res;
 }
@@ -162,7 +167,7 @@ static int prepare_copied(struct queue *q, struct request *rq)
 	rq->bounced = false;
 	rq->fixed = false;
 	rq->segments = NULL;
-	set_piece(rq, bounce_of(&q->bounce, rq->io.tag));
+	set_piece(rq, bounce_of(q, rq));
 	return rq->io.op == UBLKZC_WRITE ? user_copy(q, rq) : 0;
 }
 
@@ -172,13 +177,12 @@ static int prepare_matched(struct queue *q, struct request *rq, unsigned int ind
 	rq->zero_copy = true;
 	rq->index = index;
 	rq->bounced = ((uintptr_t)data & (q->config.memory_align - 1)) != 0;
-	set_piece(rq, rq->bounced ? bounce_of(&q->bounce, rq->io.tag) : data);
+	set_piece(rq, rq->bounced ? bounce_of(q, rq) : data);
 	if (!rq->bounced)
 		return 0;
 	rq->client = data;
-	return rq->io.op == UBLKZC_WRITE
-		       ? client_copy(bounce_of(&q->bounce, rq->io.tag), data, rq->io.len, false)
-		       : 0;
+	return rq->io.op == UBLKZC_WRITE ? client_copy(bounce_of(q, rq), data, rq->io.len, false)
+					 : 0;
 }
 
 /* What the storage cannot take as it is, is copied: this is too rare to gather it ourselves. */

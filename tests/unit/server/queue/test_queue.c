@@ -476,8 +476,6 @@ static void wait_for_something(void)
 
 	if (t.fixed)
 		buffers_come_and_go();
-	if (rand() % 8 == 0)
-		queue_trim(&t.queue);
 	if (t.nr_left) {
 		for (unsigned int tag = 0; tag < DEPTH && t.nr_left; tag++)
 			if (t.fetched[tag] && rand() % 2 && (!t.tear || !t.nr_at_once))
@@ -641,7 +639,7 @@ static void memory_that_goes_before_what_was_read_is_there_is_copied_instead(voi
 			    .char_fd = t.char_fd,
 			    .registry = t.registry,
 			    .counters = t.counters },
-		.bounce = { .base = read_bytes, .each = MAX_IO },
+		.bounce = read_bytes,
 	};
 	(void)state;
 
