@@ -140,30 +140,39 @@ static void feed(const struct keeper *k, int sock, pid_t pid, struct outcome *re
 	*ret = missing.status ? missing : explain(status, understood);
 }
 
-static void become_program(const struct keeper *k, int sock)
+/* @parent may have died before it could be asked for. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(EXIT_FAILURE);
+}
+
+static void become_program(const struct keeper *k, int sock, pid_t parent)
 {
 	struct vault_record r = { 0 };
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	die_with(parent);
 	keeper_unspare(k);
 	r.outcome.status = programs_exec(k, k->programs.next, "rehearse", sock);
 	vault_send(sock, VAULT_OUTCOME, &r, -1);
 	_exit(EXIT_NOT_EXECUTED);
 }
 
-static void look_after(const struct keeper *k, int to_keeper)
+static void look_after(const struct keeper *k, int to_keeper, pid_t parent)
 {
+	const pid_t self = getpid();
 	struct outcome o = { -EAGAIN, WIRE_PROGRAM_MISSING };
 	struct vault_record r = { 0 };
 	int socks[2];
 	pid_t pid = -1;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	die_with(parent);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) == 0)
 		pid = fork();
 	if (pid == 0) {
 		close(socks[0]);
-		become_program(k, socks[1]);
+		become_program(k, socks[1], self);
 	}
 	if (pid > 0) {
 		close(socks[1]);
@@ -186,6 +195,7 @@ static void forget_next(struct programs *p)
 int programs_rehearse(struct keeper *k)
 {
 	struct programs *p = &k->programs;
+	const pid_t self = getpid();
 	int socks[2];
 	pid_t pid;
 
@@ -198,7 +208,7 @@ int programs_rehearse(struct keeper *k)
 	pid = fork();
 	if (pid == 0) {
 		close(socks[0]);
-		look_after(k, socks[1]);
+		look_after(k, socks[1], self);
 	}
 	close(socks[1]);
 	if (pid < 0) {
