@@ -27,6 +27,7 @@
 #define DEL_DEADLINE_MS 40000 /* more than a keeper gives its server */
 #define NUMBER_DEADLINE_MS 2000
 #define ANSWER_MS 30000 /* for the control thread: a busy machine is no reason to kill it */
+#define DYING_MS 2000	/* of a server and keeper that were killed */
 #define ASK_TIMES 20	/* a tenth of a second between them */
 
 static bool driver_has(unsigned int device)
@@ -238,6 +239,17 @@ static bool is_served(unsigned int device)
 	return held;
 }
 
+/* Somebody serves it, and is not just about to be dead. */
+static bool stays_served(unsigned int device)
+{
+	int lock = lock_open(device);
+	bool stays = lock >= 0 && lock_wait(lock, DYING_MS) == -ETIMEDOUT;
+
+	if (lock >= 0)
+		close(lock);
+	return stays;
+}
+
 /* Nobody can stop it but the driver; a keeper that is still there ends when that has. */
 static int del_orphan(unsigned int device)
 {
@@ -254,18 +266,27 @@ static int del_orphan(unsigned int device)
 	return ret == -ENODEV && known ? 0 : ret; /* only the files were left */
 }
 
+struct manner {
+	bool force;
+	bool orphan; /* only what nobody serves */
+};
+
 /* @ret_busy: it is in use; then nothing is said. */
-static int del_device(unsigned int device, bool force, bool *ret_busy)
+static int del_device(unsigned int device, const struct manner *manner, bool *ret_busy)
 {
 	int ret;
 
-	if (!force && is_served(device) && in_use(device)) {
+	if (manner->orphan && stays_served(device))
+		return log_error(-EBUSY, "device %u has a server, and is left to it", device);
+	if (!manner->force && is_served(device) && in_use(device)) {
 		*ret_busy = true;
 		return -EBUSY;
 	}
 	ret = stop_server(device);
 	if (ret == -ESRCH)
 		ret = del_orphan(device);
+	if (ret == -ENODEV && manner->orphan)
+		return 0;
 	if (ret == -ENODEV)
 		return log_error(ret, "there is no device %u (ublkzc list)", device);
 	if (ret == -ETIMEDOUT)
@@ -283,7 +304,7 @@ static int del_device(unsigned int device, bool force, bool *ret_busy)
 }
 
 struct all {
-	bool force;
+	const struct manner *manner;
 	bool last; /* what is in use now stays so */
 	bool failed;
 	unsigned int nr_removed;
@@ -295,7 +316,7 @@ static int del_each(unsigned int device, void *arg)
 	struct all *all = arg;
 	bool busy = false;
 
-	if (!del_device(device, all->force, &busy)) {
+	if (!del_device(device, all->manner, &busy)) {
 		all->nr_removed++;
 	} else if (busy && !all->last) {
 		all->nr_busy++;
@@ -308,9 +329,9 @@ static int del_each(unsigned int device, void *arg)
 }
 
 /* One device can be the storage of another: again, for as long as that helps. */
-static bool del_all(bool force)
+static bool del_all(const struct manner *manner)
 {
-	struct all all = { .force = force };
+	struct all all = { .manner = manner };
 	bool failed = false;
 
 	do {
@@ -321,24 +342,25 @@ static bool del_all(bool force)
 	return !failed;
 }
 
-static int del_one(unsigned int device, bool force)
+static int del_one(unsigned int device, const struct manner *manner)
 {
 	bool busy = false;
-	int ret = del_device(device, force, &busy);
+	int ret = del_device(device, manner, &busy);
 
 	return busy ? refuse(device) : ret;
 }
 
 int del_unless_in_use(unsigned int device)
 {
-	return del_one(device, false);
+	return del_one(device, &(struct manner){ 0 });
 }
 
 /* ---- the verb ---- */
 
 struct wish {
 	struct devices devices;
-	bool all, force;
+	bool all;
+	struct manner manner;
 };
 
 static const struct flag flags[] = {
@@ -346,6 +368,7 @@ static const struct flag flags[] = {
 	{ 'a', "all", WORD_NONE, NULL, "all devices of ublkzc's servers" },
 	{ 'f', "force", WORD_NONE, NULL,
 	  "also one that is in use; what was not written back is lost" },
+	{ 'o', "orphan", WORD_NONE, NULL, "only one that nobody serves: server and keeper died" },
 };
 
 static int parse(struct command_line *line, struct wish *w)
@@ -356,7 +379,8 @@ static int parse(struct command_line *line, struct wish *w)
 		if (key == 'n' && devices_add(&w->devices, line->command, line->value))
 			return LINE_BAD;
 		w->all |= key == 'a';
-		w->force |= key == 'f';
+		w->manner.force |= key == 'f';
+		w->manner.orphan |= key == 'o';
 	}
 	if (!key)
 		key = devices_add_operands(&w->devices, line);
@@ -369,10 +393,10 @@ static int parse(struct command_line *line, struct wish *w)
 
 static int del_wished(const struct wish *w)
 {
-	bool failed = w->all && !del_all(w->force);
+	bool failed = w->all && !del_all(&w->manner);
 
 	for (unsigned int i = 0; i < w->devices.nr; i++)
-		failed |= del_one(w->devices.ids[i], w->force) != 0;
+		failed |= del_one(w->devices.ids[i], &w->manner) != 0;
 	return failed ? EXIT_FAILURE : 0;
 }
 
