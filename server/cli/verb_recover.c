@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "server/life/state.h"
 #include "command.h"
+#include "start.h"
 #include "verbs.h"
 
 static int open_state(unsigned int device, const struct state **ret)
@@ -56,7 +57,7 @@ static int serve_again(unsigned int device, bool foreground)
 		return EXIT_FAILURE;
 	}
 	state_close(state);
-	return recover_by_hand(device, foreground);
+	return start_recover(device, foreground);
 }
 
 static int recover(const struct command *command, int argc, char **argv)

@@ -3,12 +3,10 @@
 #ifndef UBLKZC_SERVER_CLI_VERBS_H
 #define UBLKZC_SERVER_CLI_VERBS_H
 
-#include <stdbool.h>
-
 #include "command.h"
 
 extern const struct command command_add;
-extern const struct command command_serve; /* verb_add.c */
+extern const struct command command_serve;
 extern const struct command command_del;
 extern const struct command command_recover;
 extern const struct command command_upgrade;
@@ -30,10 +28,6 @@ extern const struct command command_completion;
 extern const struct command command_take_over;
 extern const struct command command_rehearse;
 extern const struct command command_manual;
-
-/* Serve @device, which nobody serves; returns when it is live, or in the foreground
- * when it has stopped.  verb_add.c */
-int recover_by_hand(unsigned int device, bool foreground);
 
 /* Stop @device's server and remove it; 0, or a negative errno when that has been said.  verb_del.c */
 int del_unless_in_use(unsigned int device);

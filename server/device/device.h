@@ -20,10 +20,14 @@ int device_serve(const struct options *options, struct vault *vault,
 /*
  * The same for a device whose server died, with what it left in the vault; or
  * (@number >= 0) with no more than what the driver knows.  On an error the device
- * waits on, and the caller must end the process.  -ENODEV: there is no such device.
+ * waits on, and the caller must end the process.  -ENODEV: there is no such device; -ENODATA: what
+ * was on it is lost.
  */
 int device_recover(const struct options *options, struct vault *vault, int number,
 		   void (*ready)(unsigned int device, void *arg), void *arg);
+
+/* Has the driver the device @number, and can it be given another server? */
+bool device_is_recoverable(unsigned int number);
 
 /*
  * Could this program take over what is in the vault?  Looks, and changes nothing.  0 when it

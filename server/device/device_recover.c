@@ -85,6 +85,28 @@ static int check_size(struct device *d)
 	return 0;
 }
 
+/* Nothing of a predecessor's storage is there. */
+static int contents_are_there(const struct device *d, unsigned int number)
+{
+	if (!(d->options->engine->flags & UBLKZC_IN_MEMORY))
+		return 0;
+	return log_error(-ENODATA,
+			 "device %u was a RAM disk: its contents went with its server and its "
+			 "keeper (ublkzc del -n %u removes it)",
+			 number, number);
+}
+
+/*
+ * Below which all indices are that the dead server may have had: it shows each that it learns of,
+ * and one registration may have been under way.
+ */
+static unsigned int indices_of(const struct state *state)
+{
+	uint64_t indices = counter_get(&state->indices) + 1;
+
+	return indices < BUFFERS_ALL_INDICES ? (unsigned int)indices : BUFFERS_ALL_INDICES;
+}
+
 static int resume(struct device *d)
 {
 	int ret;
@@ -101,11 +123,20 @@ static int resume(struct device *d)
 
 /* ---- from the vault ---- */
 
+/* What is not the device's own. */
+struct legacy {
+	struct vault_record record;
+	int fd;
+};
+
 struct heir {
 	struct device *d;
 	unsigned int number;
 	bool has_number;
 	int state_fd;
+	bool keeper_died;	 /* too: what the driver has is not known */
+	struct legacy *legacies; /* in order of age */
+	unsigned int nr, room;
 };
 
 /* Before anything is asked of the driver: nobody could serve without. */
@@ -119,36 +150,53 @@ static int adopt_state(struct heir *h)
 	return ret ? log_error(ret, "the state of device %u", h->number) : 0;
 }
 
-/* The device must be known, and its sockets, before the first client is. */
+/*
+ * Only a keeper that was started anew has records and no lock: its predecessor's went with it, and
+ * with it what that had not read yet.
+ */
+static int succeed_keeper(struct heir *h)
+{
+	struct device *d = h->d;
+	int ret;
+
+	if (d->locked)
+		return 0;
+	h->keeper_died = true;
+	if (d->backing_fd < 0 && (ret = contents_are_there(d, h->number)))
+		return ret;
+	return device_take_lock(d);
+}
+
+/*
+ * The device must be known, and its sockets, before the first client is; and all records, before
+ * the first new one is made, which may have no other's id.
+ */
 static int prepare(struct heir *h)
 {
 	struct device *d = h->d;
 	int ret;
 
-	if (d->listening)
-		return 0;
 	if (!h->has_number)
 		return log_error(-EPROTO, "the keeper names no device");
 	if ((ret = ctrl_open(&d->ctrl)) || (ret = ask_driver(d, h->number)) ||
-	    (ret = adopt_state(h)) || (ret = device_open_target(d)) || (ret = check_size(d)) ||
-	    (ret = begin_recovery(d)) || (ret = device_open_char(d)))
+	    (ret = succeed_keeper(h)) || (ret = adopt_state(h)) || (ret = device_open_target(d)) ||
+	    (ret = check_size(d)) || (ret = begin_recovery(d)) || (ret = device_open_char(d)))
 		return ret;
 	ret = device_open_listener(d);
 	d->buffers.paused = true;
 	return ret;
 }
 
-static int inherit_use(struct device *d, const struct vault_record *r)
+static void inherit_use(struct device *d, const struct vault_record *r)
 {
 	struct client *c = listener_find(&d->listener, r->use.client);
 	int ret;
 
 	if (r->use.client && !c)
-		return 0; /* it hung up in the predecessor's last moment */
+		return; /* it hung up in the predecessor's last moment */
 	ret = buffers_restore_use(&d->buffers, r, c, c ? listener_restore_use(c) : NULL);
 	if (ret && ret != -ENOENT)
 		log_error(ret, "memory of a client is copied, its record cannot be restored");
-	return 0;
 }
 
 /* What cannot be restored is copied; that must not keep the device from being served. */
@@ -160,22 +208,33 @@ static void inherit_memory(struct device *d, const struct vault_record *r, int f
 		log_error(ret, "memory of a client is copied, its record cannot be restored");
 }
 
-static int inherit_later(struct heir *h, const struct vault_record *r, int fd)
+static void inherit_later(struct device *d, const struct vault_record *r, int fd)
 {
-	struct device *d = h->d;
-	int ret = prepare(h);
-
-	if (!ret && r->kind == VAULT_USE)
-		return inherit_use(d, r);
-	if (!ret && (r->kind == VAULT_FILE || r->kind == VAULT_BUFFER)) {
+	if (r->kind == VAULT_USE) {
+		inherit_use(d, r);
+	} else if (r->kind == VAULT_FILE || r->kind == VAULT_BUFFER) {
 		inherit_memory(d, r, fd);
-	} else if (!ret && fd >= 0) {
+	} else if (fd >= 0) {
 		listener_restore(&d->listener, r, fd);
-		return 0;
+		return;
 	}
 	if (fd >= 0)
 		close(fd);
-	return ret;
+}
+
+static int add_legacy(struct heir *h, const struct vault_record *r, int fd)
+{
+	if (h->nr == h->room) {
+		unsigned int room = h->room ? h->room * 2 : 64;
+		void *bigger = reallocarray(h->legacies, room, sizeof(h->legacies[0]));
+
+		if (!bigger)
+			return log_error(-ENOMEM, "the keeper's records");
+		h->legacies = bigger;
+		h->room = room;
+	}
+	h->legacies[h->nr++] = (struct legacy){ *r, fd };
+	return 0;
 }
 
 static int inherit_record(struct heir *h, const struct vault_record *r, int fd)
@@ -199,7 +258,7 @@ static int inherit_record(struct heir *h, const struct vault_record *r, int fd)
 		h->d->legacy_fd = fd;
 		return 0;
 	default:
-		return inherit_later(h, r, fd);
+		return add_legacy(h, r, fd);
 	}
 }
 
@@ -214,7 +273,13 @@ static int inherit_all(struct heir *h)
 		if (ret)
 			return ret;
 	}
-	return ret < 0 ? log_error(ret, "the keeper's records") : prepare(h);
+	if (ret < 0)
+		return log_error(ret, "the keeper's records");
+	ret = prepare(h);
+	for (unsigned int i = 0; !ret && i < h->nr; i++)
+		inherit_later(h->d, &h->legacies[i].record, h->legacies[i].fd);
+	free(h->legacies);
+	return ret;
 }
 
 int device_inherit(struct device *d)
@@ -225,12 +290,27 @@ int device_inherit(struct device *d)
 	FAULT_POINT("inheriting");
 	if ((ret = device_open_events(d)) || (ret = inherit_all(&h)) || (ret = resume(d)))
 		return ret;
+	if (h.keeper_died)
+		d->state->keeper = getppid();
 	listener_resume(&d->listener);
-	buffers_resume(&d->buffers, 0);
+	buffers_resume(&d->buffers, h.keeper_died && d->shmem_zc ? indices_of(d->state) : 0);
 	return 0;
 }
 
 /* ---- would it work? ---- */
+
+bool device_is_recoverable(unsigned int number)
+{
+	struct ublksrv_ctrl_dev_info info = { 0 };
+	struct ctrl ctrl;
+	int ret = ctrl_open(&ctrl);
+
+	if (ret)
+		return false;
+	ret = ctrl_get_info(&ctrl, number, &info);
+	ctrl_close(&ctrl);
+	return !ret && (info.flags & UBLK_F_USER_RECOVERY);
+}
 
 static bool known(const struct vault_record *r)
 {
@@ -275,20 +355,20 @@ int device_rehearse(struct vault *vault)
 
 /* ---- by hand ---- */
 
-static uint64_t indices_used(unsigned int number)
+static unsigned int indices_used(unsigned int number)
 {
-	uint64_t indices = UAPI_SHMEM_BUF_INDEX_MAX + 1;
+	unsigned int indices = BUFFERS_ALL_INDICES;
 	const struct state *old;
 
 	if (state_open(number, &old) == 0) {
-		indices = counter_get(&old->indices);
+		indices = indices_of(old);
 		state_close(old);
 	}
 	return indices;
 }
 
 /* A recovery that fails half way must not forget which indices there were. */
-static int create_state(struct device *d, uint64_t indices)
+static int create_state(struct device *d, unsigned int indices)
 {
 	int ret = device_create_state(d);
 
@@ -299,21 +379,16 @@ static int create_state(struct device *d, uint64_t indices)
 
 int device_adopt(struct device *d, unsigned int number)
 {
-	uint64_t indices = indices_used(number);
+	unsigned int indices = indices_used(number);
 	int ret;
 
-	if (d->options->engine->flags & UBLKZC_IN_MEMORY)
-		return log_error(-ENODATA,
-				 "device %u was a RAM disk: its contents went with its server and "
-				 "its keeper (ublkzc del -n %u removes it)",
-				 number, number);
-	if ((ret = device_open_events(d)) || (ret = ctrl_open(&d->ctrl)) ||
-	    (ret = ask_driver(d, number)) || (ret = device_take_lock(d)) ||
-	    (ret = device_open_target(d)) || (ret = check_size(d)) || (ret = begin_recovery(d)) ||
-	    (ret = device_open_char(d)) || (ret = create_state(d, indices)) || (ret = resume(d)) ||
+	if ((ret = contents_are_there(d, number)) || (ret = device_open_events(d)) ||
+	    (ret = ctrl_open(&d->ctrl)) || (ret = ask_driver(d, number)) ||
+	    (ret = device_take_lock(d)) || (ret = device_open_target(d)) || (ret = check_size(d)) ||
+	    (ret = begin_recovery(d)) || (ret = device_open_char(d)) ||
+	    (ret = create_state(d, indices)) || (ret = resume(d)) ||
 	    (ret = device_open_listener(d)))
 		return ret;
-	device_drop_unknown(d, (unsigned int)indices);
+	device_drop_unknown(d, indices);
 	return device_register_shm_files(d);
-	return 0;
 }

@@ -74,6 +74,8 @@ static int start_server(struct keeper *k)
 	k->live_at = 0;
 	k->leaving = k->killed = false;
 	k->started_at = keeper_now_ms();
+	if (k->live && !k->told)
+		manager_tell("EXTEND_TIMEOUT_USEC=" KEEPER_EXTEND_US);
 	k->pid = fork();
 	if (k->pid == 0) {
 		close(socks[0]);
@@ -102,12 +104,12 @@ static void is_ready(struct keeper *k, unsigned int device)
 {
 	k->live_at = keeper_now_ms();
 	k->device = device;
-	if (!k->live)
+	if (!k->told)
 		k->start->ready(device, k->start->arg);
-	else
+	if (k->live)
 		log_line(LOG_WARN, "/dev/ublkb%u is served again, by process %d", device,
 			 (int)k->pid);
-	k->live = true;
+	k->live = k->told = true;
 	upgrade_tell_failure(k);
 }
 
@@ -144,6 +146,8 @@ static bool dies(const struct keeper *k)
 static void hung_up(struct keeper *k, bool broken)
 {
 	k->stale |= broken || !dies(k);
+	if (k->stale)
+		store_give_up(k);
 	/* One that goes on alone waits for this: whoever tries a program has it open, too. */
 	shutdown(k->sock, SHUT_RDWR);
 	close(k->sock);
@@ -196,6 +200,14 @@ static void stop(struct keeper *k)
 	keeper_signal(k, SIGTERM);
 }
 
+/* Until something is to be done though nothing has happened: ms, or -1. */
+static int patience(const struct keeper *k)
+{
+	int ms = k->stopping ? 1000 : upgrade_deadline(k);
+
+	return k->store.nr_tasks && (ms < 0 || ms > STORE_AGAIN_MS) ? STORE_AGAIN_MS : ms;
+}
+
 /* Returns whether the server has ended; @ret_status as of waitpid(2). */
 static bool watch(struct keeper *k, int *ret_status)
 {
@@ -208,7 +220,9 @@ static bool watch(struct keeper *k, int *ret_status)
 	};
 	struct signalfd_siginfo info;
 
-	poll(fds, 4, k->stopping ? 1000 : upgrade_deadline(k));
+	poll(fds, 4, patience(k));
+	if (k->store.nr_tasks)
+		store_go_on(k);
 	if (fds[0].revents && read(k->signal_fd, &info, sizeof(info)) == sizeof(info))
 		stop(k);
 	if (fds[2].revents)
@@ -259,7 +273,7 @@ static int judge_end(const struct keeper *k, int status)
 			 "what is known about /dev/ublkb%u is not complete: it waits for ublkzc "
 			 "recover -n %u",
 			 k->device, k->device);
-		return EXIT_FAILURE;
+		return EXIT_WAITS;
 	}
 	if (k->stopping || (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_GONE))
 		return EXIT_FAILURE;
@@ -336,10 +350,22 @@ static void prepare_next(struct keeper *k)
 		look_for_another(k);
 }
 
+/* Where there is a device, again and again: its I/O waits. */
+static int start_some_server(struct keeper *k)
+{
+	int ret;
+
+	while ((ret = start_server(k)) && k->live && !k->stopping) {
+		log_error(ret, "start a successor");
+		pause_before_next(k);
+	}
+	return ret;
+}
+
 static int keep(struct keeper *k)
 {
 	int status = 0;
-	int ret = start_server(k);
+	int ret = start_some_server(k);
 
 	if (ret)
 		return log_error(ret, "start the server"), EXIT_FAILURE;
@@ -351,10 +377,8 @@ static int keep(struct keeper *k)
 			prepare_next(k);
 		else
 			return ret;
-		while (!k->stopping && (ret = start_server(k))) {
-			log_error(ret, "start a successor");
-			pause_before_next(k);
-		}
+		if (!k->stopping)
+			start_some_server(k);
 		if (k->stopping)
 			return EXIT_FAILURE; /* del takes the device itself */
 	}
@@ -362,7 +386,7 @@ static int keep(struct keeper *k)
 
 int keeper_run(const struct keeper_start *start)
 {
-	struct keeper k = { .start = start, .sock = -1, .pidfd = -1 };
+	struct keeper k = { .start = start, .sock = -1, .pidfd = -1, .store = { .fd = -1 } };
 	sigset_t set;
 	int ret;
 
@@ -379,6 +403,8 @@ int keeper_run(const struct keeper_start *start)
 	k.signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
 	if (k.signal_fd < 0)
 		return log_error(-errno, "signalfd"), EXIT_FAILURE;
+	if (store_open(&k))
+		return EXIT_FAILURE;
 	ret = keep(&k);
 	programs_stop_rehearsal(&k);
 	close(k.signal_fd);

@@ -18,6 +18,7 @@
 #ifndef UBLKZC_SERVER_KEEPER_H
 #define UBLKZC_SERVER_KEEPER_H
 
+#include "manager.h"
 #include "vault.h"
 
 /*
@@ -50,11 +51,17 @@ struct keeper_times {
 /* Where /proc does not say it: whoever is not dead so long after it has hung up is not dying. */
 #define KEEPER_DYING_MS 10000
 
+/* A manager that waits for us to be ready is told that each try may take as long: microseconds. */
+#define KEEPER_EXTEND_US "100000000"
+
 /* Exit statuses of a server, beside 0 (it was told to stop) and EXIT_FAILURE. */
-#define EXIT_GONE 3	     /* the device is no more: no successor */
+#define EXIT_GONE 3	     /* the device is no more, or what was on it: no successor */
 #define EXIT_OTHER_VAULT 4   /* does not understand the records */
 #define EXIT_OTHER_STATE 5   /* ... the state file */
 #define EXIT_OTHER_OPTIONS 6 /* ... the command line */
+
+/* Of a keeper: its device waits for another server, whom it could not tell enough. */
+#define EXIT_WAITS 7
 
 struct keeper_start {
 	/* Runs in the first server's process, whose exit status it returns. */
@@ -67,11 +74,23 @@ struct keeper_start {
 	int argc;
 	struct keeper_times times;
 	const char *program; /* where it is installed; NULL: where this one is */
+	/* What a keeper that died left with the service manager: keeper_left(). */
+	const struct manager_fd *left;
+	unsigned int nr_left;
 };
 
 /*
- * Start a server and stay until it has stopped for good.  Returns the exit
- * status for the keeper itself.
+ * Of which device the records are that are among what the service manager kept.  -ENOENT: there are
+ * none; -EPROTO: another program's.
+ */
+int keeper_left(const struct manager_fd *left, unsigned int nr);
+
+/* Nobody wants what the manager kept. */
+void keeper_forget_left(const struct manager_fd *left, unsigned int nr);
+
+/*
+ * Start a server, or the successor of one whose keeper has died as well, and stay until it has
+ * stopped for good.  Returns the exit status for the keeper itself.
  */
 int keeper_run(const struct keeper_start *start);
 

@@ -3,6 +3,7 @@
 #ifndef UBLKZC_SERVER_KEEPER_INTERNAL_H
 #define UBLKZC_SERVER_KEEPER_INTERNAL_H
 
+#include <search.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -22,9 +23,29 @@ struct programs {
 	} rehearsal;
 };
 
+struct kept {
+	struct vault_record record; /* first: compared by its id */
+	int fd;			    /* -1: none */
+	unsigned int slot;	    /* keeper_store.c; 0: none */
+};
+
+/* keeper_store.c */
+struct store {
+	int fd;		       /* what is kept; -1: the manager keeps nothing for us */
+	unsigned int nr_slots; /* with the first, which has no record */
+	unsigned int *free;
+	unsigned int nr_free, free_room;
+	struct store_task { /* the manager is still to be told */
+		uint64_t id; /* 0: the records' memfd */
+		bool forget;
+	} *tasks;
+	unsigned int nr_tasks, room;
+};
+
 struct keeper {
 	const struct keeper_start *start;
-	void *kept; /* keeper_records.c */
+	void *kept; /* struct kept, by id */
+	struct store store;
 	struct programs programs;
 	char oom_score_adj[16];
 	int signal_fd;
@@ -34,6 +55,7 @@ struct keeper {
 	long long started_at; /* ms, of this server */
 	long long live_at;    /* 0: not yet */
 	bool live;	      /* some server has been */
+	bool told;	      /* whoever waits for that has been told */
 	bool leaving;	      /* it has handed over */
 	bool killed;	      /* by us: it was not live in time */
 	enum wire_reason failed; /* an upgrade, for the next that is live to tell; WIRE_OK: none */
@@ -58,9 +80,31 @@ void keeper_unspare(const struct keeper *k);
 
 void keeper_put(struct keeper *k, const struct vault_record *r, int fd);
 void keeper_drop(struct keeper *k, uint64_t id);
+struct kept *keeper_find(const struct keeper *k, uint64_t id);
+
+/* One that was in the store, without its descriptor.  0 or -ENOMEM. */
+int keeper_load(struct keeper *k, const struct vault_record *r, unsigned int slot);
 
 /* All records, and that they were all.  0 or a negative errno. */
 int keeper_send_all(const struct keeper *k, int sock);
+
+/* ---- keeper_store.c ---- */
+
+#define STORE_AGAIN_MS 100   /* the manager is behind */
+#define STORE_FORGET_MS 5000 /* for it to close what it has forgotten */
+
+/* What a keeper that died left with the manager is loaded; or a new one is begun. */
+int store_open(struct keeper *k);
+
+/* @kept is new, or has changed, or has got another descriptor than it had. */
+void store_put(struct keeper *k, struct kept *kept, bool other_fd);
+void store_drop(struct keeper *k, const struct kept *kept);
+
+/* The records are wrong, or cannot be kept: nobody is to begin with them. */
+void store_give_up(struct keeper *k);
+
+/* Tell the manager what it could not be told before: while there are tasks, now and then. */
+void store_go_on(struct keeper *k);
 
 /* ---- keeper_program.c ---- */
 

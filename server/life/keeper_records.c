@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* keeper_records.c - what a successor will need. */
 #include <errno.h>
-#include <search.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "common/log.h"
 #include "keeper_internal.h"
-
-struct kept {
-	struct vault_record record; /* first: compared by its id */
-	int fd;			    /* -1: none */
-};
 
 static int compare_ids(const void *a, const void *b)
 {
@@ -21,43 +15,76 @@ static int compare_ids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+struct kept *keeper_find(const struct keeper *k, uint64_t id)
+{
+	struct vault_record key = { .id = id };
+	struct kept **found = tfind(&key, &k->kept, compare_ids);
+
+	return found ? *found : NULL;
+}
+
+static struct kept *add(struct keeper *k, const struct vault_record *r, int fd)
+{
+	struct kept *new = malloc(sizeof(*new));
+
+	if (!new)
+		return NULL;
+	*new = (struct kept){ .record = *r, .fd = fd };
+	if (tsearch(new, &k->kept, compare_ids))
+		return new;
+	free(new);
+	return NULL;
+}
+
+int keeper_load(struct keeper *k, const struct vault_record *r, unsigned int slot)
+{
+	struct kept *new = add(k, r, -1);
+
+	if (new)
+		new->slot = slot;
+	return new ? 0 : -ENOMEM;
+}
+
+/* A record that changes keeps its descriptor unless it gets another. */
+static void change(struct keeper *k, struct kept *kept, const struct vault_record *r, int fd)
+{
+	kept->record = *r;
+	if (fd >= 0) {
+		if (kept->fd >= 0)
+			close(kept->fd);
+		kept->fd = fd;
+	}
+	store_put(k, kept, fd >= 0);
+}
+
 void keeper_put(struct keeper *k, const struct vault_record *r, int fd)
 {
-	struct kept **found = tfind(r, &k->kept, compare_ids);
-	struct kept *new;
+	struct kept *kept = keeper_find(k, r->id);
 
-	if (found) {
-		/* A record that changes keeps its descriptor unless it gets another. */
-		(*found)->record = *r;
-		if (fd >= 0) {
-			if ((*found)->fd >= 0)
-				close((*found)->fd);
-			(*found)->fd = fd;
-		}
+	if (kept) {
+		change(k, kept, r, fd);
 		return;
 	}
-	new = malloc(sizeof(*new));
-	if (new) {
-		*new = (struct kept){ .record = *r, .fd = fd };
-		if (tsearch(new, &k->kept, compare_ids))
-			return;
+	kept = add(k, r, fd);
+	if (kept) {
+		store_put(k, kept, false);
+		return;
 	}
 	log_error(-ENOMEM, "keep a record of device %u", k->device);
 	k->stale = true;
-	free(new);
+	store_give_up(k);
 	if (fd >= 0)
 		close(fd);
 }
 
 void keeper_drop(struct keeper *k, uint64_t id)
 {
-	struct vault_record key = { .id = id };
-	struct kept **found = tfind(&key, &k->kept, compare_ids);
-	struct kept *kept = found ? *found : NULL;
+	struct kept *kept = keeper_find(k, id);
 
 	if (!kept)
 		return;
-	tdelete(&key, &k->kept, compare_ids);
+	store_drop(k, kept);
+	tdelete(kept, &k->kept, compare_ids);
 	if (kept->fd >= 0)
 		close(kept->fd);
 	free(kept);

@@ -230,7 +230,8 @@ static void all_is_known(struct buffers *b)
 	if (b->nr_unknown_gone)
 		log_line(LOG_WARN,
 			 "%u buffers of the dead server are unregistered, which no record tells "
-			 "of: their clients are copied until they open their files again",
+			 "of: clients that no record tells of either are copied until they open "
+			 "their files again",
 			 b->nr_unknown_gone);
 	b->nr_unknown_gone = 0;
 }

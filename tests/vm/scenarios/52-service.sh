@@ -15,9 +15,13 @@ cat >"$SCRATCH/manager.py" <<'E2'
 import socket, sys
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.bind(sys.argv[1])
-print(s.recv(1000).decode(), flush=True)
+while True:
+    said = s.recv(1000).decode() # its records' descriptors are for systemd
+    if not said.startswith("FDSTORE"):
+        print(said, flush=True)
 E2
 python3 "$SCRATCH/manager.py" "$SCRATCH/notify" >"$SCRATCH/notified" &
+at_end "kill $!"
 wait_for test -S "$SCRATCH/notify"
 truncate -s 64M "$SCRATCH/disk.img"
 [ "$(setting ExecStart | cut -d' ' -f2-)" = "serve -n %i \$OPTIONS" ] ||
