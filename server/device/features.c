@@ -39,6 +39,10 @@ const char *feature_name(unsigned int bit)
 		return "SHMEM_LIST (kernel-patch)";
 	if (1ULL << bit == UAPI_F_SHMEM_SEGS)
 		return "SHMEM_SEGS (kernel-patch)";
+	if (1ULL << bit == UAPI_F_SHMEM_FOREIGN)
+		return "SHMEM_FOREIGN (kernel-patch)";
+	if (1ULL << bit == UAPI_F_SHMEM_HINTS)
+		return "SHMEM_HINTS (kernel-patch)";
 	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : NULL;
 }
 

@@ -32,6 +32,8 @@ static void features_have_the_names_of_the_uapi(void **state)
 	assert_string_equal(feature_name(20), "IO_DESC_SIZE");
 	assert_string_equal(feature_name(62), "SHMEM_LIST (kernel-patch)");
 	assert_string_equal(feature_name(61), "SHMEM_SEGS (kernel-patch)");
+	assert_string_equal(feature_name(60), "SHMEM_FOREIGN (kernel-patch)");
+	assert_string_equal(feature_name(59), "SHMEM_HINTS (kernel-patch)");
 	assert_null(feature_name(40));
 	assert_null(feature_name(63));
 }
