@@ -173,12 +173,14 @@ static_assert(sizeof(struct uapi_shmem_buf_reg) == 24, "ABI");
 #define UAPI_CMD_LIST_BUFS UAPI_CTRL_WR(0xe0) /* data[0]: first index; result: how many */
 
 #define UAPI_SHMEM_BUF_DYING (1U << 31) /* being unregistered: goes with its last request */
+#define UAPI_SHMEM_BUF_FOREIGN (1U << 30) /* another process's memory */
+#define UAPI_SHMEM_BUF_ENDED (1U << 29)	  /* which is gone; the index waits for UNREG_BUF */
 struct uapi_shmem_buf_info {
 	uint64_t len; /* bytes */
 	uint32_t index;
 	uint32_t flags;	  /* UAPI_SHMEM_BUF_* */
 	uint32_t nr_runs; /* physically contiguous pieces */
-	uint32_t reserved;
+	uint32_t pid;	  /* whose memory, of BUF_FOREIGN; else 0 */
 };
 static_assert(sizeof(struct uapi_shmem_buf_info) == 24, "ABI");
 
@@ -192,6 +194,34 @@ struct uapi_shmem_seg {
 	uint16_t reserved;
 };
 static_assert(sizeof(struct uapi_shmem_seg) == 16, "ABI");
+
+/* Private memory of another process, in place; it ends when any of it is gone. */
+#define UAPI_F_SHMEM_FOREIGN (1ULL << 60)
+#define UAPI_CMD_REG_FOREIGN UAPI_CTRL_WR(0xe1) /* result: the index */
+#define UAPI_FOREIGN_OFFSET (1ULL << 56)	/* in the char device; + (index << 32) */
+struct uapi_shmem_foreign_reg {
+	uint64_t addr; /* page-aligned address in the process's memory */
+	uint64_t len;
+	uint32_t pid;
+	int32_t event_fd; /* an eventfd which is told the end, or -1 */
+	uint64_t reserved;
+};
+static_assert(sizeof(struct uapi_shmem_foreign_reg) == 32, "ABI");
+
+/* Where requests were that did not match. */
+#define UAPI_F_SHMEM_HINTS (1ULL << 59)
+#define UAPI_CMD_HINTS UAPI_CTRL_WR(0xe2) /* data[0]: gather for so many seconds; result: how many */
+#define UAPI_HINT_SECONDS_MAX 3600U
+#define UAPI_HINT_PRIVATE (1U << 0)
+#define UAPI_HINT_FILE (1U << 1)
+struct uapi_shmem_hint {
+	uint64_t addr; /* in the process's memory or, with HINT_FILE, in the file */
+	uint32_t len;
+	uint32_t pid; /* 0: not known */
+	uint32_t nr;  /* how often */
+	uint32_t flags;
+};
+static_assert(sizeof(struct uapi_shmem_hint) == 24, "ABI");
 
 /* A matched request's io descriptor address: bits 0-31 offset, 32-47 index. */
 static inline uint32_t uapi_shmem_offset(uint64_t addr)

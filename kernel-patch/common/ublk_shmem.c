@@ -50,10 +50,13 @@ static void ublk_shmem_uncharge(struct user_struct *user,
 	free_uid(user);
 }
 
-static void ublk_shmem_put_buf(struct ublk_shmem_buf *buf)
+void ublk_shmem_put_buf(struct ublk_shmem_buf *buf)
 {
-	if (refcount_dec_and_test(&buf->users))
-		kvfree(buf);
+	if (!refcount_dec_and_test(&buf->users))
+		return;
+	percpu_ref_exit(&buf->ref);
+	ublk_shmem_foreign_free(buf->foreign);
+	kvfree(buf);
 }
 
 /* Of a buffer that nothing finds any more and no request refers to. */
@@ -61,6 +64,10 @@ static void ublk_shmem_unpin(struct ublk_shmem_buf *buf)
 {
 	unsigned int i;
 
+	if (buf->foreign) {
+		ublk_shmem_foreign_release(buf);
+		return;
+	}
 	for (i = 0; i < buf->nr_runs; i++) {
 		/* who wrote to it did so by a mapping or a pin of their own */
 		unpin_user_page_range_dirty_lock(pfn_to_page(buf->runs[i].pfn),
@@ -68,7 +75,6 @@ static void ublk_shmem_unpin(struct ublk_shmem_buf *buf)
 		cond_resched();
 	}
 	ublk_shmem_uncharge(buf->charged, buf->nr_pages);
-	percpu_ref_exit(&buf->ref);
 }
 
 /*
@@ -86,6 +92,19 @@ static void ublk_shmem_drained(struct percpu_ref *ref)
 		queue_work(system_long_wq, &shmem->reap_work);
 }
 
+/* Its index is free again, and who waits for that is told. */
+static void ublk_shmem_forget(struct ublk_shmem *shmem,
+			      struct ublk_shmem_buf *buf)
+{
+	lockdep_assert_held(&shmem->mutex);
+	spin_lock(&shmem->index_lock);
+	ublk_shmem_set_buf(shmem, buf->index, NULL);
+	spin_unlock(&shmem->index_lock);
+	ida_free(&shmem->indexes, buf->index);
+	complete_all(&buf->gone);
+	ublk_shmem_put_buf(buf);
+}
+
 static void ublk_shmem_reap(struct work_struct *work)
 {
 	struct ublk_shmem *shmem = container_of(work, struct ublk_shmem,
@@ -96,11 +115,11 @@ static void ublk_shmem_reap(struct work_struct *work)
 	llist_for_each_entry_safe(buf, next, drained, drained) {
 		ublk_shmem_unpin(buf);
 		mutex_lock(&shmem->mutex);
-		ublk_shmem_set_buf(shmem, buf->index, NULL);
-		ida_free(&shmem->indexes, buf->index);
+		buf->released = true;
+		/* the index of a lost one is the server's until it gives it back */
+		if (buf->unregistered)
+			ublk_shmem_forget(shmem, buf);
 		mutex_unlock(&shmem->mutex);
-		complete_all(&buf->gone);
-		ublk_shmem_put_buf(buf);
 	}
 }
 
@@ -196,6 +215,18 @@ static void ublk_shmem_fill_runs(struct ublk_shmem_buf *buf,
 	buf->nr_pages = nr_pages;
 }
 
+struct ublk_shmem_buf *ublk_shmem_new_buf(struct ublk_shmem *shmem,
+					  struct page **pages,
+					  unsigned long nr_pages)
+{
+	unsigned int nr_runs = ublk_shmem_count_runs(pages, nr_pages);
+	struct ublk_shmem_buf *buf = ublk_shmem_alloc(shmem, nr_runs);
+
+	if (buf)
+		ublk_shmem_fill_runs(buf, pages, nr_pages);
+	return buf;
+}
+
 /* The pages are the buffer's afterwards; on failure they are unpinned. */
 static struct ublk_shmem_buf *
 ublk_shmem_build(struct ublk_shmem *shmem, const struct ublk_shmem_buf_reg *reg)
@@ -213,20 +244,17 @@ ublk_shmem_build(struct ublk_shmem *shmem, const struct ublk_shmem_buf_reg *reg)
 		kvfree(pages);
 		return ERR_PTR(ret);
 	}
-	buf = ublk_shmem_alloc(shmem, ublk_shmem_count_runs(pages, nr_pages));
-	if (buf) {
-		ublk_shmem_fill_runs(buf, pages, nr_pages);
+	buf = ublk_shmem_new_buf(shmem, pages, nr_pages);
+	if (buf)
 		buf->read_only = reg->flags & UBLK_SHMEM_BUF_READ_ONLY;
-	} else {
+	else
 		unpin_user_pages(pages, nr_pages);
-	}
 	kvfree(pages);
 	return buf ?: ERR_PTR(-ENOMEM);
 }
 
-/* Returns the index. */
-static int ublk_shmem_publish(struct ublk_shmem *shmem,
-			      struct ublk_shmem_buf *buf)
+static int ublk_shmem_try_publish(struct ublk_shmem *shmem,
+				  struct ublk_shmem_buf *buf)
 {
 	u32 *order = ublk_shmem_sort(buf);
 	int ret;
@@ -237,9 +265,22 @@ static int ublk_shmem_publish(struct ublk_shmem *shmem,
 	if (!ret) {
 		/* once the mutex is released somebody may unregister it */
 		ret = ublk_shmem_insert(shmem, buf, order) ?: buf->index;
+		if (ret >= 0 && buf->foreign)
+			ublk_shmem_foreign_published(shmem, buf);
 		mutex_unlock(&shmem->mutex);
 	}
 	kvfree(order);
+	return ret;
+}
+
+int ublk_shmem_publish(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf)
+{
+	int ret = ublk_shmem_try_publish(shmem, buf);
+
+	if (ret < 0) {
+		ublk_shmem_unpin(buf);
+		ublk_shmem_put_buf(buf);
+	}
 	return ret;
 }
 
@@ -250,7 +291,6 @@ int ublk_shmem_reg_buf(struct ublk_shmem *shmem,
 	struct ublk_shmem_buf_reg reg = { };
 	struct ublk_shmem_buf *buf;
 	struct user_struct *user;
-	int ret;
 
 	if (!(shmem->flags & UBLK_F_SHMEM_ZC))
 		return -EOPNOTSUPP;
@@ -274,20 +314,14 @@ int ublk_shmem_reg_buf(struct ublk_shmem *shmem,
 	}
 	buf->charged = user;
 
-	ret = ublk_shmem_publish(shmem, buf);
-	if (ret < 0) {
-		ublk_shmem_unpin(buf);
-		ublk_shmem_put_buf(buf);
-	}
-	return ret;
+	return ublk_shmem_publish(shmem, buf);
 }
 
 /*
  * No request can match from here on; those that did keep their reference, and
  * with the last one the buffer goes by itself.
  */
-static void ublk_shmem_kill(struct ublk_shmem *shmem,
-			    struct ublk_shmem_buf *buf)
+void ublk_shmem_kill(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf)
 {
 	lockdep_assert_held(&shmem->mutex);
 	if (buf->dying)
@@ -295,6 +329,15 @@ static void ublk_shmem_kill(struct ublk_shmem *shmem,
 	buf->dying = true;
 	ublk_shmem_erase(shmem, buf);
 	percpu_ref_kill(&buf->ref);
+}
+
+static void ublk_shmem_unregister(struct ublk_shmem *shmem,
+				  struct ublk_shmem_buf *buf)
+{
+	ublk_shmem_kill(shmem, buf);
+	buf->unregistered = true;
+	if (buf->released)
+		ublk_shmem_forget(shmem, buf);
 }
 
 /*
@@ -320,7 +363,7 @@ int ublk_shmem_unreg_buf(struct ublk_shmem *shmem,
 	buf = ublk_shmem_get_buf(shmem, index);
 	if (buf) {
 		refcount_inc(&buf->users);
-		ublk_shmem_kill(shmem, buf);
+		ublk_shmem_unregister(shmem, buf);
 	}
 	mutex_unlock(&shmem->mutex);
 	if (!buf)
@@ -333,6 +376,22 @@ int ublk_shmem_unreg_buf(struct ublk_shmem *shmem,
 		ret = -ENOENT;
 	ublk_shmem_put_buf(buf);
 	return ret;
+}
+
+static u32 ublk_shmem_info_flags(const struct ublk_shmem_buf *buf)
+{
+	const bool lost = READ_ONCE(buf->lost);
+	u32 flags = 0;
+
+	if (buf->read_only)
+		flags |= UBLK_SHMEM_BUF_READ_ONLY;
+	if (buf->foreign)
+		flags |= UBLKZC_SHMEM_BUF_FOREIGN;
+	if (lost)
+		flags |= UBLKZC_SHMEM_BUF_ENDED;
+	if ((buf->dying || lost) && !buf->released)
+		flags |= UBLKZC_SHMEM_BUF_DYING;
+	return flags;
 }
 
 /* Returns how many there are. */
@@ -350,9 +409,10 @@ static unsigned int ublk_shmem_fill_infos(struct ublk_shmem *shmem,
 		infos[n++] = (struct ublkzc_shmem_buf_info) {
 			.len = (u64)buf->nr_pages << PAGE_SHIFT,
 			.index = index,
-			.flags = (buf->read_only ? UBLK_SHMEM_BUF_READ_ONLY : 0) |
-				 (buf->dying ? UBLKZC_SHMEM_BUF_DYING : 0),
+			.flags = ublk_shmem_info_flags(buf),
 			.nr_runs = buf->nr_runs,
+			.pid = buf->foreign ?
+				ublk_shmem_foreign_pid(buf->foreign) : 0,
 		};
 	}
 	return n;
@@ -404,6 +464,12 @@ static int ublk_shmem_check_flags(u64 flags)
 	if ((flags & UBLKZC_F_SHMEM_SEGS) &&
 	    (!(flags & UBLK_F_USER_COPY) || (flags & UBLK_F_ZONED)))
 		return -EINVAL;
+	/* other processes' memory, and where it is, are not for everybody */
+	if ((flags & (UBLKZC_F_SHMEM_FOREIGN | UBLKZC_F_SHMEM_HINTS)) &&
+	    (flags & UBLK_F_UNPRIVILEGED_DEV))
+		return -EINVAL;
+	if ((flags & UBLKZC_F_SHMEM_FOREIGN) && !(flags & UBLKZC_F_SHMEM_LIST))
+		return -EINVAL;
 	return 0;
 }
 
@@ -424,9 +490,13 @@ int ublk_shmem_init(struct ublk_shmem *shmem,
 			return -ENOMEM;
 	}
 	mutex_init(&shmem->mutex);
+	mutex_init(&shmem->mapping_mutex);
+	spin_lock_init(&shmem->index_lock);
 	ida_init(&shmem->indexes);
 	init_llist_head(&shmem->drained);
 	INIT_WORK(&shmem->reap_work, ublk_shmem_reap);
+	init_llist_head(&shmem->lost);
+	INIT_WORK(&shmem->lost_work, ublk_shmem_lost);
 	return 0;
 }
 
@@ -451,7 +521,7 @@ void ublk_shmem_exit(struct ublk_shmem *shmem)
 
 	mutex_lock(&shmem->mutex);
 	for (index = 0; (buf = ublk_shmem_next_buf(shmem, &index)); index++)
-		ublk_shmem_kill(shmem, buf);
+		ublk_shmem_unregister(shmem, buf);
 	mutex_unlock(&shmem->mutex);
 	for (index = 0; (buf = ublk_shmem_get_next_buf(shmem, &index)); index++) {
 		wait_for_completion(&buf->gone);
@@ -461,9 +531,13 @@ void ublk_shmem_exit(struct ublk_shmem *shmem)
 		/* the last ublk_shmem_drained() and the last reaping */
 		synchronize_rcu();
 		flush_work(&shmem->reap_work);
+		/* no memory is lost any more: what is in there is just put */
+		flush_work(&shmem->lost_work);
 	}
+	ublk_shmem_free_hints(shmem);
 	ublk_shmem_free_tables(shmem);
 	ida_destroy(&shmem->indexes);
+	mutex_destroy(&shmem->mapping_mutex);
 	mutex_destroy(&shmem->mutex);
 	kvfree(shmem->also_held);
 }

@@ -9,16 +9,23 @@
 #include <linux/blk-mq.h>
 #include <linux/idr.h>
 #include <linux/llist.h>
+#include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/spinlock.h>
 #include <linux/workqueue.h>
 #include <uapi/linux/ublk_cmd.h>
 #include "ublkzc_cmd.h"
 
 /* features of a device that are served here */
 #define UBLK_SHMEM_F_ALL \
-	(UBLK_F_SHMEM_ZC | UBLKZC_F_SHMEM_LIST | UBLKZC_F_SHMEM_SEGS)
+	(UBLK_F_SHMEM_ZC | UBLKZC_F_SHMEM_LIST | UBLKZC_F_SHMEM_SEGS | \
+	 ublk_shmem_foreign_features())
+
+/* those that a parameter of the module switches off */
+u64 ublk_shmem_foreign_features(void);
 
 struct ublk_shmem_buf;
+struct ublk_shmem_hints;
 
 /* Indexes of buffers that a scattered request holds besides its first. */
 struct ublk_shmem_also_held {
@@ -47,6 +54,22 @@ struct ublk_shmem {
 	/* for each tag of each queue, when scattered requests are listed */
 	struct ublk_shmem_also_held *also_held;
 	unsigned int		depth;		/* of a queue */
+
+	/* foreign buffers whose memory is gone, until they are killed */
+	struct llist_head	lost;
+	struct work_struct	lost_work;
+	/*
+	 * What the server's mappings need is not under the mutex, which is held
+	 * over allocations: they could wait for a request whose server waits
+	 * for a page of such a mapping.
+	 */
+	spinlock_t		index_lock;	/* a buffer is there or not */
+	struct mutex		mapping_mutex;
+	struct address_space	*mapping;	/* while the char device is open */
+
+	/* where requests were that did not match; NULL: never asked for */
+	struct ublk_shmem_hints __rcu *hints;
+	bool			hinting;
 };
 
 /*
@@ -77,6 +100,21 @@ int ublk_shmem_unreg_buf(struct ublk_shmem *shmem,
 			 const struct ublksrv_ctrl_cmd *cmd);
 int ublk_shmem_list_bufs(struct ublk_shmem *shmem,
 			 const struct ublksrv_ctrl_cmd *cmd);
+int ublk_shmem_reg_foreign(struct ublk_shmem *shmem,
+			   const struct ublksrv_ctrl_cmd *cmd);
+int ublk_shmem_take_hints(struct ublk_shmem *shmem,
+			  const struct ublksrv_ctrl_cmd *cmd);
+
+/* Is it for foreign buffers that the char device is mapped there? */
+static inline bool ublk_shmem_maps_foreign(const struct vm_area_struct *vma)
+{
+	return vma->vm_pgoff >= UBLKZC_FOREIGN_OFFSET >> PAGE_SHIFT;
+}
+
+int ublk_shmem_mmap(struct ublk_shmem *shmem, struct vm_area_struct *vma);
+
+/* The char device is closed for the last time, so nothing is mapped any more. */
+void ublk_shmem_closed(struct ublk_shmem *shmem);
 
 /*
  * Find the one buffer that all of the request's data is in, in one piece, or
@@ -95,6 +133,16 @@ bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
  */
 bool ublk_shmem_put(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 		    const struct request *req);
+
+void ublk_shmem_note_issuer(const struct request *req);
+
+/* A request is queued, most often by who issues it. */
+static inline void ublk_shmem_queued(struct ublk_shmem *shmem,
+				     const struct request *req)
+{
+	if (unlikely(READ_ONCE(shmem->hinting)))
+		ublk_shmem_note_issuer(req);
+}
 
 static inline bool ublk_shmem_lists_segs(const struct ublk_shmem *shmem)
 {

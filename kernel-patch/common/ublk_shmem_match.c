@@ -73,7 +73,7 @@ static bool ublk_shmem_hold_buf(struct ublk_shmem_match *m)
 	if (hold->buf == m->buf)
 		return true;
 	if (!hold->buf) {
-		if (!percpu_ref_tryget_live_rcu(&m->buf->ref))
+		if (!ublk_shmem_hold_live(m->buf))
 			return false;
 		hold->buf = m->buf;
 		return true;
@@ -82,7 +82,7 @@ static bool ublk_shmem_hold_buf(struct ublk_shmem_match *m)
 	for (i = also->nr; i--;)
 		if (also->indexes[i] == m->buf->index)
 			return true;
-	if (!percpu_ref_tryget_live_rcu(&m->buf->ref))
+	if (!ublk_shmem_hold_live(m->buf))
 		return false;
 	also->indexes[also->nr++] = m->buf->index;
 	return true;
@@ -244,7 +244,7 @@ static bool ublk_shmem_match_rcu(struct ublk_shmem *shmem,
 	    bv.bv_len > ublk_shmem_bytes(run, pfn, in_page))
 		return ublk_shmem_match_pieces(shmem, hold, req, iod, list_addr,
 					       buf, run);
-	if (!percpu_ref_tryget_live_rcu(&buf->ref))
+	if (!ublk_shmem_hold_live(buf))
 		return false;
 	hold->buf = buf;
 	ublk_shmem_describe(iod, buf->index,
@@ -256,15 +256,18 @@ bool ublk_shmem_match(struct ublk_shmem *shmem, struct ublk_shmem_hold *hold,
 		      struct request *req, struct ublksrv_io_desc *iod,
 		      u64 list_addr)
 {
-	bool matched;
+	bool matched = false;
 
-	if (!(shmem->flags & UBLK_F_SHMEM_ZC) ||
-	    !rcu_access_pointer(shmem->blocks) || !req->bio ||
+	if (!(shmem->flags & UBLK_F_SHMEM_ZC) || !req->bio ||
 	    !ublk_shmem_can_match(req))
 		return false;
-	rcu_read_lock();
-	matched = ublk_shmem_match_rcu(shmem, hold, req, iod, list_addr);
-	rcu_read_unlock();
+	if (rcu_access_pointer(shmem->blocks)) {
+		rcu_read_lock();
+		matched = ublk_shmem_match_rcu(shmem, hold, req, iod, list_addr);
+		rcu_read_unlock();
+	}
+	if (!matched && unlikely(READ_ONCE(shmem->hinting)))
+		ublk_shmem_hint(shmem, req);
 	return matched;
 }
 

@@ -43,12 +43,22 @@ struct ublk_shmem_buf {
 	unsigned int		index;
 	unsigned int		nr_runs;
 	bool			read_only;
-	bool			dying;		/* being unregistered */
+	bool			lost;		/* foreign: its memory is gone */
+	bool			dying;		/* matches nothing, from now on */
+	bool			released;	/* its pages have gone */
+	bool			unregistered;	/* by command, or with the device */
 	unsigned long		nr_pages;
 	struct user_struct	*charged;	/* unprivileged devices only */
+	struct ublk_shmem_foreign *foreign;	/* NULL: the server's own memory */
 	/* in the buffer's order */
 	struct ublk_shmem_run	runs[] __counted_by(nr_runs);
 };
+
+/* Under RCU. */
+static inline bool ublk_shmem_hold_live(struct ublk_shmem_buf *buf)
+{
+	return !READ_ONCE(buf->lost) && percpu_ref_tryget_live_rcu(&buf->ref);
+}
 
 /*
  * Where lookups find buffers by index, and blocks of physical pages by number:
@@ -158,5 +168,41 @@ void ublk_shmem_erase(struct ublk_shmem *shmem,
 struct ublk_shmem_buf *ublk_shmem_find(struct ublk_shmem *shmem,
 				       unsigned long pfn,
 				       const struct ublk_shmem_run **run);
+
+/* A buffer of these pages, which stay the caller's, or NULL. */
+struct ublk_shmem_buf *ublk_shmem_new_buf(struct ublk_shmem *shmem,
+					  struct page **pages,
+					  unsigned long nr_pages);
+
+/* Under the mutex: the buffer matches nothing any more, and goes when it can. */
+void ublk_shmem_kill(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf);
+
+/*
+ * Make the buffer found; returns its index. On failure it and its pages are
+ * gone.
+ */
+int ublk_shmem_publish(struct ublk_shmem *shmem, struct ublk_shmem_buf *buf);
+
+void ublk_shmem_put_buf(struct ublk_shmem_buf *buf);
+
+/* Of ublk_shmem_foreign.c. Under the mutex, when the buffer is found: */
+void ublk_shmem_foreign_published(struct ublk_shmem *shmem,
+				  struct ublk_shmem_buf *buf);
+/* No request refers to it any more. */
+void ublk_shmem_foreign_release(struct ublk_shmem_buf *buf);
+void ublk_shmem_foreign_free(struct ublk_shmem_foreign *foreign);
+u32 ublk_shmem_foreign_pid(const struct ublk_shmem_foreign *foreign);
+void ublk_shmem_lost(struct work_struct *work);
+
+/* Of ublk_shmem_hints.c: the request did not match. In the server's task. */
+void ublk_shmem_hint(struct ublk_shmem *shmem, const struct request *req);
+void ublk_shmem_free_hints(struct ublk_shmem *shmem);
+
+/* Of ublk_shmem_issuers.c: a guess, as in the initial namespace, or 0. */
+u32 ublk_shmem_issuer_of(const struct request *req);
+/* A device that may gather hints, from when to when; and that it does now. */
+void ublk_shmem_add_watcher(void);
+void ublk_shmem_remove_watcher(void);
+void ublk_shmem_watch(unsigned long until);
 
 #endif

@@ -62,7 +62,7 @@ static void buffers_are_listed_in_order(void **state)
 		assert_int_equal(infos[i].flags, i == 1 ? UAPI_SHMEM_BUF_READ_ONLY : 0);
 		assert_true(infos[i].nr_runs >= 1);
 		assert_true(infos[i].nr_runs <= infos[i].len / PAGE);
-		assert_int_equal(infos[i].reserved, 0);
+		assert_int_equal(infos[i].pid, 0);
 	}
 	/* a part of it: the array decides how many, the caller where to go on */
 	assert_int_equal(list(&s, 1, infos, 1), 1);

@@ -266,7 +266,7 @@ static void check_info(const struct device *d, const struct uapi_shmem_buf_info 
 
 	if (info->index >= NR_BUFFERS || !b->used || info->len != b->nr * PAGE ||
 	    info->flags != (b->read_only ? UAPI_SHMEM_BUF_READ_ONLY : 0) || !info->nr_runs ||
-	    info->nr_runs > b->nr || info->reserved)
+	    info->nr_runs > b->nr || info->pid)
 		wrong("LIST_BUFS: index %u, %llu bytes, flags %x, %u runs", info->index,
 		      (unsigned long long)info->len, info->flags, info->nr_runs);
 }
