@@ -4,7 +4,7 @@
 
 load() {
     # the guest's own: 6.12 has ours in place of the distribution's
-    if [ -n "${UBLK_MODULE-}" ]; then insmod "$UBLK_MODULE"; else modprobe ublk_drv; fi
+    if [ -n "${UBLK_MODULE-}" ]; then insmod "$UBLK_MODULE" "$@"; else modprobe ublk_drv "$@"; fi
 }
 unload() { rmmod ublk_drv; }
 reads() { dd if="$DEVICE" of=/dev/null bs=64k count=8 iflag=direct status=none; }
@@ -38,6 +38,18 @@ load
 unload
 load
 echo "  unloaded: nothing is pinned"
+
+# With foreign_memory=0 no server can have other processes' memory.
+foreign='SHMEM_(FOREIGN|HINTS)'
+if is_our_driver; then
+    [ "$("$UBLKZC" features | grep -cE "$foreign")" = 2 ] || fail "no foreign memory: $("$UBLKZC" features)"
+    unload
+    load foreign_memory=0
+    said=$("$UBLKZC" features)
+    [[ ! $said =~ $foreign ]] || fail "foreign_memory=0: $said"
+    unload
+    load
+fi
 
 # It serves as before.
 start -t mem --size 16M
