@@ -134,13 +134,32 @@ static void widen(const char *start, size_t len)
 		highest = (uintptr_t)start + len;
 }
 
-/* All of the window: a call that no wrapper saw may have made a mapping longer.  Its
- * marks may be of what lies there now. */
-static void release(struct arena *a)
+/* Windows of each pool whose memory goes back. */
+struct returns {
+	bool window[POOLS][ARENAS_MAX];
+};
+
+/* Its marks may be of what lies there now. */
+static void release(struct arena *a, struct returns *r)
 {
-	memfile_punch(&a->file, a->offset, WINDOW);
+	r->window[a->pool - 1][a->offset / WINDOW] = true;
 	*a = (struct arena){ .state = ARENA_EMPTY, .file.fd = -1 };
 	blocks_news();
+}
+
+/* All of the window: a call that no wrapper saw may have made a mapping longer.  Neighbours
+ * together: that is what most of a short mapping's life costs. */
+static void give_back(const struct returns *r)
+{
+	for (unsigned int p = 0; p < POOLS; p++)
+		for (uint64_t i = 0, nr; i < ARENAS_MAX; i += nr) {
+			nr = 0;
+			while (i + nr < ARENAS_MAX && r->window[p][i + nr])
+				nr++;
+			if (nr)
+				memfile_punch(&pools[p].file, i * WINDOW, nr * WINDOW);
+			nr += !nr;
+		}
 }
 
 /* Which slots' memory is still mapped somewhere: also where a call that no wrapper saw
@@ -169,6 +188,7 @@ static bool any_retired(void)
 void regions_look(void)
 {
 	bool alive[ARENAS_MAX] = { false };
+	struct returns returns = { 0 };
 
 	atomic_store(&gone_bytes, 0);
 	atomic_store(&gone_calls, 0);
@@ -186,8 +206,9 @@ void regions_look(void)
 		if (alive[i] || (a->state != ARENA_SHARED && witness_active()))
 			a->gone = 0;
 		else
-			release(a);
+			release(a, &returns);
 	}
+	give_back(&returns);
 }
 
 static bool due(void)
@@ -266,6 +287,9 @@ void regions_gone(const void *addr, size_t len)
 		    a->base + a->len <= start)
 			continue;
 		any = true;
+		/* One that went before may have lain in the same place. */
+		if (atomic_load(&a->gone) >= a->len)
+			continue;
 		huge = huge || a->huge;
 		if (note_gone(a, start, len))
 			whole += a->len;
