@@ -3,13 +3,13 @@
 #include "ahead.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "arena.h"
 #include "blocks.h"
 #include "config.h"
+#include "idle.h"
 #include "lock.h"
 #include "sys.h"
 
@@ -24,11 +24,9 @@
 #define STEP ARENA_ALIGN /* a huge page */
 #define LOCK_MS 20
 
-static atomic_size_t spent; /* bytes that were populated, and may lie idle */
-
-static bool may_spend(const struct memfile *f, size_t len)
+static size_t whole_granules(size_t len)
 {
-	return atomic_load(&spent) + len <= AHEAD_BYTES + memfile_resident(f, 0) / 16;
+	return (len + ARENA_GRANULE - 1) & ~(ARENA_GRANULE - 1);
 }
 
 /* Runs that are used, or soon will be, and as many as fit in here. */
@@ -39,6 +37,8 @@ struct pieces {
 	} list[256];
 	unsigned int nr;
 	struct memfile file;
+	char *base;
+	size_t high, arena_len; /* bytes: what was ever used, all there is */
 };
 
 static void note_piece(char *at, size_t len, void *arg)
@@ -55,48 +55,58 @@ static void note_piece(char *at, size_t len, void *arg)
 	p->list[p->nr++].len = len;
 }
 
-/* What the next blocks will be made of: the room above all that was ever used. */
-static void note_next(struct arena *a, struct pieces *p)
-{
-	size_t high = a->high * ARENA_GRANULE;
-	size_t to = (high + AHEAD_NEXT + STEP - 1) & ~(STEP - 1);
-
-	if (a->ahead)
-		return;
-	a->ahead = true;
-	note_piece(a->base + high, (to < a->len ? to : a->len) - high, p);
-}
-
 static bool note_arena(unsigned int slot, struct pieces *p)
 {
 	struct arena *a = &arenas[slot];
 
 	p->nr = 0;
 	p->file.fd = -1;
+	p->arena_len = 0;
 	if (!blocks_lock_within(LOCK_MS))
 		return false;
 	if (a->state == ARENA_SHARED && a->granules) {
 		p->file = a->file;
+		p->base = a->base;
+		p->high = a->high * ARENA_GRANULE;
+		p->arena_len = a->len;
 		blocks_for_each_used(a, note_piece, p);
-		note_next(a, p);
 	}
 	blocks_unlock();
 	return true;
 }
 
 /* What was there already costs nothing. */
-static bool populate_step(const struct memfile *f, char *at, size_t len)
+static bool populate_step(const struct memfile *f, const char *base, char *at, size_t len)
 {
-	size_t before = memfile_resident(f, 0);
-	size_t after;
+	size_t before, after;
 
-	if (!may_spend(f, len))
+	if (!idle_room(f, len))
 		return false;
+	before = memfile_resident(f, 0);
 	sys_madvise(at, len, MADV_POPULATE_WRITE);
 	after = memfile_resident(f, 0);
-	if (after > before)
-		atomic_fetch_add(&spent, after - before);
+	idle_note(f, (uint64_t)(at - base), at, len, after > before ? after - before : 0);
 	return true;
+}
+
+/* Up to @to, as far as there is room: what the next blocks will be made of, so that they are
+ * registered when they are asked for, and a server is told of several at once. */
+static void populate_next(struct arena *a, const struct memfile *f, char *base, size_t from,
+			  size_t to)
+{
+	if (atomic_load(&a->ahead_to) > from)
+		from = atomic_load(&a->ahead_to);
+	for (size_t step; from < to; from += step) {
+		step = STEP - from % STEP < to - from ? STEP - from % STEP : to - from;
+		if (!populate_step(f, base, base + from, step))
+			break;
+		atomic_store(&a->ahead_to, from + step);
+	}
+}
+
+static size_t at_most(size_t n, size_t most)
+{
+	return n < most ? n : most;
 }
 
 /* Some is done however late it is: on a busy machine the time is over before it has begun. */
@@ -110,7 +120,7 @@ static void populate(const struct pieces *p, long long deadline)
 			size_t len = left < STEP ? left : STEP;
 
 			if ((sum >= AHEAD_LEAST && sys_now_ms() >= deadline) ||
-			    !populate_step(&p->file, p->list[i].at + done, len))
+			    !populate_step(&p->file, p->base, p->list[i].at + done, len))
 				return;
 			sum += len;
 		}
@@ -193,20 +203,28 @@ void ahead_prepare(void)
 	for (unsigned int i = 0; i < arena_slots; i++) {
 		struct pieces p;
 
-		if (note_arena(i, &p))
-			populate(&p, deadline);
+		if (!note_arena(i, &p))
+			continue;
+		populate(&p, deadline);
+		if (p.arena_len)
+			populate_next(&arenas[i], &p.file, p.base, p.high,
+				      at_most(p.high + AHEAD_FIRST, p.arena_len));
 		collapse_slot(i, deadline);
 	}
 }
 
 bool ahead_block(void *p, size_t len)
 {
-	const struct arena *a = arena_of(p);
+	struct arena *a = arena_of(p);
+	size_t at = a ? (size_t)((char *)p - a->base) : 0;
+	bool there = a && at + len <= atomic_load(&a->ahead_to);
 
-	len = len < AHEAD_BLOCK ? len : AHEAD_BLOCK;
-	if (!a || !may_spend(&a->file, len))
+	if (!a || (there && !atomic_load(&a->purged)))
 		return false;
-	sys_madvise(p, len, MADV_POPULATE_WRITE);
-	atomic_fetch_add(&spent, len);
+	len = whole_granules(at_most(len, AHEAD_BLOCK));
+	if (there)
+		populate_step(&a->file, a->base, p, len);
+	else
+		populate_next(a, &a->file, a->base, at, at_most(at + len + AHEAD_NEXT, a->len));
 	return true;
 }

@@ -55,8 +55,10 @@ struct arena {
 	atomic_size_t gone;	   /* a region: bytes unmapped since it was looked for */
 	_Atomic bool pierced;	   /* a region of which something was unmapped or replaced */
 	bool torn;		   /* a fork came in the middle of a change: only reading is safe */
+	atomic_bool untold;	   /* more of it exists than servers were told of */
+	_Atomic uint32_t purged;   /* granules that went back, and were not handed out since, about */
 	_Atomic bool taken_out;	   /* of a block: there is private memory in its place */
-	bool ahead;		   /* populated for those who open first and allocate then */
+	atomic_size_t ahead_to;	   /* bytes; up to there it was populated (ahead.h) */
 	struct granule *granules;  /* len / ARENA_GRANULE of them; NULL: a region */
 	_Atomic uint64_t *altered; /* a bit per granule: mprotect and the like were here */
 	uint32_t high;		   /* granules from here on were never used: zero */

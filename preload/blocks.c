@@ -45,6 +45,7 @@ struct taken {
 	struct arena *arena;
 	uint32_t at;
 	bool clean; /* never used: it is zero */
+	bool fresh; /* it may not exist */
 };
 
 /* Another arena, with room for @bytes. */
@@ -67,6 +68,8 @@ static bool take_run(uint32_t len, size_t align, struct taken *t)
 		if (t->arena->state != ARENA_SHARED || !t->arena->granules)
 			continue;
 		if (run_take(t->arena, len, align, &t->at, &t->clean)) {
+			t->fresh = t->clean || t->arena->purged;
+			t->arena->purged -= len < t->arena->purged ? len : t->arena->purged;
 			if (!t->clean)
 				blocks_handed_out_again(len);
 			return true;
@@ -75,6 +78,7 @@ static bool take_run(uint32_t len, size_t align, struct taken *t)
 	/* What alignment may cost, so that a fresh arena surely fits. */
 	if (align > ARENA_GRANULE && align < ARENA_ALIGN)
 		bytes += align;
+	t->fresh = true;
 	return add_arena(bytes, t) && run_take(t->arena, len, align, &t->at, &t->clean);
 }
 
@@ -134,7 +138,7 @@ void *block_alloc(size_t size, size_t align, bool zero)
 	}
 	p = take(size, align, &t);
 	blocks_unlock();
-	if (p && t.clean)
+	if (p && t.fresh)
 		blocks_events.fresh_block(p, size);
 	if (!p) {
 		stat_add(STAT_NO_ARENA, 1);

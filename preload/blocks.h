@@ -22,7 +22,7 @@
 /*
  * What the allocator tells those above it; session.c has them.  arenas_changed: there
  * is a new arena, one is gone, or one should be seen anew; fresh_block: @p was never
- * used before.  The lock is not held.
+ * used before, or not since its memory went back.  The lock is not held.
  *
  * Whether a server holds memory or not, it can be given back: what it has registered is
  * pinned, and can never be taken for another page.
@@ -92,6 +92,9 @@ void blocks_for_each_used(const struct arena *a, void (*each)(char *at, size_t l
 /* The same for free ones that were used once. */
 void blocks_for_each_free(const struct arena *a, void (*each)(char *at, size_t len, void *arg),
 			  void *arg);
+
+/* Bytes that were used and are free, about.  No lock. */
+size_t blocks_free_bytes(void);
 
 /* Free what was kept for reuse.  Lock held. */
 void blocks_drain_cache(void);

@@ -10,15 +10,43 @@
 #define KEEP_FREE (8UL << 20)
 /* Shorter free runs are not worth a system call. */
 #define PURGE_MIN (256UL << 10)
-/* What servers hold they have to be told of, and what comes instead is copied until they
- * have it: so not at each turn of a program that frees and allocates. */
+/*
+ * What servers hold they have to be told of, and what comes instead is copied until they
+ * have it: so not what a program frees and takes again at each turn.  What was free all that
+ * time it does not need; and no more is kept, whatever it is for.
+ */
 #define ARMED_PAUSE_MS 10000
+#define ARMED_KEEP_FREE (32UL << 20)
 
-static size_t dirty; /* granules freed and not handed out again, about */
+static _Atomic size_t dirty; /* granules freed and not handed out again, about */
+static size_t least_dirty;   /* since the last time that something was to go back */
+
+static size_t free_granules(void)
+{
+	return atomic_load_explicit(&dirty, memory_order_relaxed);
+}
+
+/* One changes it at a time: no locked instruction. */
+static void set_free(size_t granules)
+{
+	atomic_store_explicit(&dirty, granules, memory_order_relaxed);
+	if (granules < least_dirty)
+		least_dirty = granules;
+}
+
+static void fewer_free(uint32_t len)
+{
+	set_free(free_granules() - (free_granules() < len ? free_granules() : len));
+}
+
+size_t blocks_free_bytes(void)
+{
+	return free_granules() * ARENA_GRANULE;
+}
 
 void blocks_handed_out_again(uint32_t len)
 {
-	dirty -= dirty < len ? dirty : len;
+	fewer_free(len);
 }
 
 static size_t used_granules(void)
@@ -49,10 +77,11 @@ static void purge(void)
 		if (a->state != ARENA_SHARED || !a->granules || a->high == a->used)
 			continue;
 		blocks_for_each_free(a, punch, a);
+		a->purged = a->high - a->used;
 		arena_renew(a);
 		blocks_news();
 	}
-	dirty = 0;
+	set_free(0);
 }
 
 static bool another_is_empty(const struct arena *but)
@@ -68,27 +97,37 @@ static void release_arena(struct arena *a)
 {
 	runs_forget(a);
 	blocks_news();
-	dirty -= dirty < a->high ? dirty : a->high;
+	fewer_free(a->high);
 	arena_release(a);
+}
+
+static bool is_too_much(size_t granules, size_t keep)
+{
+	return granules * ARENA_GRANULE > keep && granules > used_granules() / 8;
 }
 
 static bool may_go_back(void)
 {
-	static long long last;
+	static long long last, since; /* it went back; least_dirty is what it says */
 	long long now;
+	size_t least = least_dirty;
 
 	if (!blocks_events.armed())
 		return true;
 	now = sys_now_ms();
 	if (last && now - last < ARMED_PAUSE_MS)
 		return false;
-	last = now;
+	if (!is_too_much(free_granules(), ARMED_KEEP_FREE)) {
+		if (since && now - since < ARMED_PAUSE_MS)
+			return false;
+		least_dirty = free_granules();
+		if (!since || !is_too_much(least, KEEP_FREE)) {
+			since = now;
+			return false;
+		}
+	}
+	last = since = now;
 	return true;
-}
-
-static bool too_much_is_free(void)
-{
-	return dirty * ARENA_GRANULE > KEEP_FREE && dirty > used_granules() / 8;
 }
 
 void blocks_after_free(struct arena *a, uint32_t len)
@@ -98,11 +137,11 @@ void blocks_after_free(struct arena *a, uint32_t len)
 			release_arena(a);
 		return;
 	}
-	dirty += len;
+	set_free(free_granules() + len);
 	if (!a->used && (a->len > 2 * KEEP_FREE || another_is_empty(a))) {
 		if (may_go_back())
 			release_arena(a);
-	} else if (too_much_is_free() && may_go_back()) {
+	} else if (is_too_much(free_granules(), KEEP_FREE) && may_go_back()) {
 		purge();
 	}
 }

@@ -53,7 +53,8 @@ static void arenas_changed(void)
 }
 
 /* Worth a message?  The first always is: a program that opens and then allocates its few
- * buffers.  A server looks by itself too, if later. */
+ * buffers.  A server looks by itself too, if later.  For what was not populated there is no
+ * room, and what was handed out before it exists by now. */
 static bool hint_is_due(size_t len)
 {
 	static atomic_size_t unsaid;
@@ -72,14 +73,19 @@ static bool hint_is_due(size_t len)
 
 static void fresh_block(void *p, size_t len)
 {
+	struct arena *a = arena_of(p);
 	int saved = errno;
 
-	if (!session_armed() || shim.owner != sys_getpid() || !ahead_block(p, len) ||
-	    !hint_is_due(len) || atomic_flag_test_and_set(&busy))
+	if (!a || !session_armed() || shim.owner != sys_getpid())
 		return;
+	if (ahead_block(p, len))
+		a->untold = true;
+	if (!a->untold || !hint_is_due(len) || atomic_flag_test_and_set(&busy))
+		return;
+	a->untold = false;
 	for (unsigned int i = 0; i < SESSIONS_MAX; i++)
 		if (sessions[i].used && !sessions[i].legacy && session_usable(&sessions[i]))
-			session_send_resident(&sessions[i], arena_of(p));
+			session_send_resident(&sessions[i], a);
 	atomic_flag_clear(&busy);
 	errno = saved;
 }

@@ -300,10 +300,10 @@ static void an_open_tells_of_what_was_touched_since(void **state)
 	session_arm(5, 0);
 	assert_int_equal(f.adds, adds);
 	block_free(p);
-	p = block_alloc(12UL << 20, 4096, false); /* more than is ever populated ahead */
+	p = block_alloc(48UL << 20, 4096, false); /* more than is ever populated ahead */
 	session_arm(5, 0);
 	adds = f.adds;
-	memset(p, 1, 12UL << 20);
+	memset(p, 1, 48UL << 20);
 	session_arm(5, 0);
 	assert_true(f.adds > adds);
 	adds = f.adds;
@@ -318,6 +318,71 @@ static void an_open_tells_of_what_was_touched_since(void **state)
 	}
 	assert_true(f.adds < adds + 100);
 	block_free(p);
+	fake_stop(&f);
+}
+
+/*
+ * A program that never fills its blocks: more of them is not made to exist, but what was handed
+ * out before may exist by now.
+ */
+static void a_server_is_told_of_blocks_that_are_not_populated(void **state)
+{
+	void *blocks[64];
+	unsigned int told;
+	struct fake f;
+
+	(void)state;
+	fake_listen(&f, 5, POLITE, false);
+	f.features = WIRE_FEATURE_RESIDENT;
+	assert_int_equal(pthread_create(&f.thread, NULL, fake_main, &f), 0);
+	session_arm(5, 0);
+	for (int i = 0; i < 32; i++)
+		assert_non_null(blocks[i] = block_alloc(2UL << 20, 4096, false));
+	session_arm(5, 0); /* what they made arenas for was answered */
+	told = f.residents;
+	for (int i = 32; i < 64; i++)
+		assert_non_null(blocks[i] = block_alloc(4UL << 20, 4096, false));
+	assert_true(arena_resident() < 64UL << 20);
+	for (int i = 0; i < 10000 && f.residents == told; i++)
+		usleep(1000);
+	assert_true(f.residents > told);
+	for (int i = 0; i < 64; i++)
+		block_free(blocks[i]);
+	fake_stop(&f);
+}
+
+/* To a server an arena whose memory went back is another one. */
+static uint64_t arenas_so_far(void)
+{
+	uint64_t last = 0;
+
+	for (unsigned int i = 0; i < arena_slots; i++)
+		last = arenas[i].id > last ? arenas[i].id : last;
+	return last;
+}
+
+/* What a program frees and takes again stays where it is, and with the server. */
+static void what_is_used_in_turns_stays_with_the_server(void **state)
+{
+	uint64_t first = 0;
+	void *blocks[24];
+	struct fake f;
+
+	(void)state;
+	fake_start(&f, 5, POLITE, false);
+	session_arm(5, 0);
+	for (int round = 0; round < 8; round++) {
+		for (int i = 0; i < 24; i++) {
+			blocks[i] = block_alloc(1UL << 20, 4096, false);
+			assert_non_null(blocks[i]);
+			memset(blocks[i], 1, 1UL << 20);
+		}
+		if (!round)
+			first = arenas_so_far();
+		for (int i = 0; i < 24; i++)
+			block_free(blocks[i]);
+	}
+	assert_int_equal(arenas_so_far(), first);
 	fake_stop(&f);
 }
 
@@ -519,7 +584,6 @@ static void an_older_server_is_asked_for_what_it_can(void **state)
 	static const uint32_t features[] = { 0, WIRE_FEATURE_RESIDENT,
 					     WIRE_FEATURE_RESIDENT | WIRE_FEATURE_DECLINES };
 	static char ours[SHARED_MIN];
-	void *blocks[3]; /* to the end, so that each is one that was never used */
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
@@ -530,7 +594,11 @@ static void an_older_server_is_asked_for_what_it_can(void **state)
 		f.features = features[i];
 		assert_int_equal(pthread_create(&f.thread, NULL, fake_main, &f), 0);
 		session_arm(60 + i, 0);
-		blocks[i] = block_alloc(65536, 4096, false);
+		/* More than was populated before it was asked for. */
+		for (unsigned int k = 0; k < 24 && !f.residents; k++) {
+			assert_non_null(block_alloc(1UL << 20, 4096, false));
+			usleep(10000);
+		}
 		await_count(&f.residents, (features[i] & WIRE_FEATURE_RESIDENT) != 0);
 		shared_note(ours, sizeof(ours));
 		session_arm(60 + i,
@@ -541,8 +609,6 @@ static void an_older_server_is_asked_for_what_it_can(void **state)
 		assert_int_equal(f.residents >= 1, (features[i] & WIRE_FEATURE_RESIDENT) != 0);
 		fake_stop(&f);
 	}
-	for (unsigned int i = 0; i < 3; i++)
-		block_free(blocks[i]);
 }
 
 /* Nor is it asked for what it declines, again and again. */
@@ -736,6 +802,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		/* first: no arena was ever made in this process */
 		T(a_child_of_a_parent_without_arenas_is_armed),
+		/* before anything has gone back: that is not done again soon */
+		T(what_is_used_in_turns_stays_with_the_server),
 		T(arms_and_hands_over_what_is_there_and_what_comes),
 		T(an_arena_is_there_before_the_first_allocation),
 		T(an_open_waits_for_what_was_sent_before_it),
@@ -755,6 +823,7 @@ int main(void)
 		T(arming_inside_the_allocator_gives_up),
 		T(two_disks_have_two_sessions),
 		T(a_forked_child_has_a_session_of_its_own),
+		T(a_server_is_told_of_blocks_that_are_not_populated),
 		T(an_open_tells_of_what_was_touched_since), /* last: it spends what is populated
 							       ahead */
 	};
