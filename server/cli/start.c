@@ -303,8 +303,10 @@ int start_prepare_again(struct start *s, unsigned int device)
 	int argc;
 	int ret = arguments_load(device, &argc, &argv);
 
-	if (ret)
-		return log_error(ret, "what the server of device %u was is not known", device);
+	if (ret) {
+		log_error(ret, "what the server of device %u was is not known", device);
+		return ret;
+	}
 	return start_prepare(s, &command_add, argc, argv, &status) ? -EINVAL : 0;
 }
 

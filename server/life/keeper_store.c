@@ -78,17 +78,17 @@ static void make_name(char name[MANAGER_NAME_MAX], uint64_t id)
 		snprintf(name, MANAGER_NAME_MAX, RECORDS);
 }
 
-static int carry_out(const struct keeper *k, const struct store_task *t)
+static int carry_out(const struct keeper *k, struct store_task t)
 {
 	const struct kept *kept;
 	char name[MANAGER_NAME_MAX];
 
-	make_name(name, t->id);
-	if (t->forget)
+	make_name(name, t.id);
+	if (t.forget)
 		return manager_forget(name);
-	if (!t->id)
+	if (!t.id)
 		return k->store.fd < 0 ? 0 : manager_keep(name, k->store.fd);
-	kept = keeper_find(k, t->id);
+	kept = keeper_find(k, t.id);
 	return kept ? manager_keep(name, kept->fd) : 0; /* dropped meanwhile */
 }
 
@@ -113,7 +113,7 @@ void store_go_on(struct keeper *k)
 	unsigned int done = 0;
 	int ret = 0;
 
-	while (done < s->nr_tasks && !(ret = carry_out(k, &s->tasks[done])))
+	while (done < s->nr_tasks && !(ret = carry_out(k, s->tasks[done])))
 		done++;
 	s->nr_tasks -= done;
 	memmove(s->tasks, s->tasks + done, s->nr_tasks * sizeof(s->tasks[0]));

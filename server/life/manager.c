@@ -40,23 +40,15 @@ bool manager_listens(void)
 	return address(&addr) != 0;
 }
 
-static void put_fd(struct msghdr *msg, int fd)
-{
-	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(fd));
-	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-}
-
 /* One datagram, with @fd unless that is -1; -EDESTADDRREQ: there is no manager. */
 static int tell(const char *text, int fd, int flags)
 {
 	union {
-		struct cmsghdr align;
+		struct cmsghdr header;
 		char bytes[CMSG_SPACE(sizeof(fd))];
-	} control = { 0 };
+	} control = { .header = { .cmsg_level = SOL_SOCKET,
+				  .cmsg_type = SCM_RIGHTS,
+				  .cmsg_len = CMSG_LEN(sizeof(fd)) } };
 	struct sockaddr_un addr;
 	struct iovec iov = { .iov_base = (void *)text, .iov_len = strlen(text) };
 	struct msghdr msg = {
@@ -73,7 +65,7 @@ static int tell(const char *text, int fd, int flags)
 	if (fd >= 0) {
 		msg.msg_control = control.bytes;
 		msg.msg_controllen = sizeof(control.bytes);
-		put_fd(&msg, fd);
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
 	}
 	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)
