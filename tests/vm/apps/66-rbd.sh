@@ -72,20 +72,23 @@ wait $program || fail "requests failed while the cluster did not answer"
 mkdir "$SCRATCH/mnt"
 mkfs.ext4 -qF "$DEVICE"
 mount "$DEVICE" "$SCRATCH/mnt"
-die() { # COMMAND... that kills
-    local before program
-    before=$(recoveries)
+die() { # COMMAND... that kills, and returns when the device is served again
+    local program
     LD_PRELOAD=$SHIM run_fio --name=dies --directory="$SCRATCH/mnt" --direct=1 --rw=randwrite --bs=64k --size=8m \
         --rate=2m --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --fsync=16 &
     program=$!
     sleep 2
     "$@"
     wait $program || fail "requests failed when the device's own server died"
-    wait_for recovered "$before"
     [ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"
 }
-kill_server() { kill -KILL "$(server)"; }
-# Nobody is left who knows the dead server's address: the lock is what there is.
+kill_server() {
+    local before
+    before=$(recoveries)
+    kill -KILL "$(server)"
+    wait_for recovered "$before"
+}
+# Nobody is left who knows the dead server's address, nor how often there was one: the lock is what there is.
 kill_both() {
     kill -KILL "$(keeper)" "$(server)"
     sleep 1
