@@ -376,6 +376,17 @@ static int no_memory(const struct queue *q)
 			 q->config.depth, q->config.max_io);
 }
 
+/*
+ * What the kernel swaps goes through here, so that there is memory; and if there is none for these
+ * pages the queue and whoever wants memory wait for each other.  So some are there before.
+ */
+static void reserve_bounce(const struct queue *q)
+{
+	size_t len = bounce_size(q) < BOUNCE_RESERVE ? bounce_size(q) : BOUNCE_RESERVE;
+
+	memset(q->bounce, 0, len);
+}
+
 static int allocate(struct queue *q)
 {
 	q->requests = calloc(q->config.depth, sizeof(*q->requests));
@@ -388,7 +399,10 @@ static int allocate(struct queue *q)
 	q->bounce = demand_zero(bounce_size(q));
 	if (q->config.lists)
 		q->segments = demand_zero(segments_size(q));
-	return q->bounce && (!q->config.lists || q->segments) ? 0 : no_memory(q);
+	if (!q->bounce || (q->config.lists && !q->segments))
+		return no_memory(q);
+	reserve_bounce(q);
+	return 0;
 }
 
 /* Without, it is slower and nothing else; once is enough to say so. */

@@ -53,6 +53,8 @@ struct queue_config {
 	struct queue_counters *counters;
 };
 
+#define BOUNCE_RESERVE (4UL << 20) /* bytes of bounce memory that are there from the beginning */
+
 struct queue {
 	struct ublkzc_queue io; /* first: what the engine sees */
 	struct queue_config config;
