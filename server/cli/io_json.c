@@ -40,20 +40,21 @@ static json_t *why_copied_json(const struct queue_counters *c)
 
 json_t *io_json(const struct queue_counters *c)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "read",
 			 op_json(&c->read, &c->read_time), "write",
 			 op_json(&c->write, &c->write_time), "flush", count(&c->flushes), "discard",
 			 count(&c->discards), "write_zeroes", count(&c->write_zeroes), "errors",
 			 count(&c->errors), "bounced", count(&c->bounced), "scattered",
 			 count(&c->scattered), "fixed", count(&c->fixed), "fixed_refused",
-			 count(&c->fixed_refused), "unanswered_bytes",
+			 count(&c->fixed_refused), "fixed_bytes", count(&c->fixed_bytes),
+			 "unanswered_bytes",
 			 count(&c->copied_unanswered_bytes), "not_zero_copy", why_copied_json(c));
 }
 
 void io_between(const struct queue_counters *before, const struct queue_counters *after,
 		struct queue_counters *ret)
 {
-	/* Every field of the structure is a counter, so it is taken as an array. */
+	/* Each field of the structure is a counter, so it is taken as an array. */
 	const counter_t *from = (const counter_t *)before;
 	const counter_t *to = (const counter_t *)after;
 	counter_t *difference = (counter_t *)ret;
@@ -61,4 +62,7 @@ void io_between(const struct queue_counters *before, const struct queue_counters
 	memset(ret, 0, sizeof(*ret));
 	for (size_t i = 0; i < sizeof(*ret) / sizeof(counter_t); i++)
 		counter_add(&difference[i], counter_get(&to[i]) - counter_get(&from[i]));
+	/* But this is what there is, not what was done. */
+	atomic_store_explicit(&ret->fixed_bytes, counter_get(&after->fixed_bytes),
+			      memory_order_relaxed);
 }

@@ -65,6 +65,7 @@ struct queue_counters {
 	counter_t scattered; /* zero-copy, and in several places of registered memory */
 	counter_t fixed;     /* zero-copy, in memory that the ring had pinned */
 	counter_t fixed_refused; /* times that it could not pin more of it */
+	counter_t fixed_bytes;	 /* a gauge: that it has pinned now */
 	counter_t
 		copied_unanswered_bytes; /* while a client waited for its memory to be registered */
 	struct latency read_time;	 /* from when the server has a request to its answer */

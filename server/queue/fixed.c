@@ -20,7 +20,7 @@
  */
 struct piece {
 	uint16_t entry; /* its number + 1, OUT or NEVER */
-	uint64_t moved; /* bytes, while OUT */
+	uint64_t bytes; /* that have gone through it while OUT; else that are pinned */
 };
 
 /* What is known of a registered buffer; @view is the one that it had then. */
@@ -81,6 +81,8 @@ int fixed_open(struct fixed *f, struct io_uring *ring, const struct registry *re
 		free_tables(f);
 		return ret;
 	}
+	/* What a predecessor's ring had has gone with it. */
+	atomic_store_explicit(&counters->fixed_bytes, 0, memory_order_relaxed);
 	atomic_store(&f->let_go, registry_withdrawals(registry));
 	return 0;
 }
@@ -161,10 +163,12 @@ static void enter(struct fixed *f, struct piece *piece, const struct iovec *exte
 	int ret = set_entry(f, entry, extent);
 
 	f->may_enter = false;
-	piece->moved = 0;
+	piece->bytes = 0;
 	if (!ret) {
 		f->nr_unused--;
 		piece->entry = entry + 1;
+		piece->bytes = extent->iov_len;
+		counter_add(&f->counters->fixed_bytes, piece->bytes);
 		return;
 	}
 	if (ret == -EFAULT) {
@@ -186,8 +190,8 @@ int fixed_find(struct fixed *f, unsigned int index, const void *data, size_t len
 	piece = &fb->pieces[(size_t)((const uint8_t *)data - fb->view->base) >> f->piece_shift];
 	if (piece->entry == OUT) {
 		extent = extent_of(f, fb, piece);
-		piece->moved += len;
-		if (piece->moved >= extent.iov_len && f->may_enter && !f->refused && f->nr_unused)
+		piece->bytes += len;
+		if (piece->bytes >= extent.iov_len && f->may_enter && !f->refused && f->nr_unused)
 			enter(f, piece, &extent);
 	}
 	return piece->entry == OUT || piece->entry == NEVER ? -1 : piece->entry - 1;
@@ -210,6 +214,7 @@ static bool take_out(struct fixed *f, struct fixed_buffer *fb, unsigned int *lef
 			return false;
 		(*left)--;
 		f->unused[f->nr_unused++] = (uint16_t)(piece->entry - 1);
+		counter_add(&f->counters->fixed_bytes, 0 - piece->bytes);
 		piece->entry = OUT;
 		f->refused = false;
 	}

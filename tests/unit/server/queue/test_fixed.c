@@ -193,9 +193,16 @@ static void what_is_refused_is_not_asked_again_for_nothing(void **state)
 	fake_ring.update_error = 0;
 	enter_all(3, v);
 	assert_int_equal(fake_ring.nr_entered, 1);
+	assert_int_equal(counter_get(&t.counters.fixed_bytes), 4096);
 	registry_withdraw(t.registry, 4);
 	enter_all(3, v);
 	assert_int_equal(fake_ring.nr_entered, 16);
+	/* The last piece has nothing behind it. */
+	assert_int_equal(counter_get(&t.counters.fixed_bytes), 64 * MIB + 15 * t.fixed.max_io);
+	registry_withdraw(t.registry, 3);
+	while (!fixed_wake(&t.fixed))
+		;
+	assert_int_equal(counter_get(&t.counters.fixed_bytes), 0);
 }
 
 /* A hole is one piece's affair. */
