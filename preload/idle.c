@@ -75,7 +75,7 @@ static size_t still_idle(const struct piece *p)
 		seen++;
 		used += page_is_used(p, end - ARENA_GRANULE);
 	}
-	return p->made * (seen - used) / seen;
+	return seen ? p->made * (seen - used) / seen : 0;
 }
 
 static void look(void)

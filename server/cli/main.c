@@ -82,17 +82,41 @@ static int run(int argc, char **argv)
 	return 0;
 }
 
-int main(int argc, char **argv)
+/* Room for titles; argv[] are copies then. */
+static void prepare_titles(int argc, char **argv)
 {
-	caller_fill_streams();
-	/* Titles go behind the path: rubbish would follow one that is shorter than argv[0]. */
+	/* They go behind the path: rubbish would follow one that is shorter than argv[0]. */
 	argv[0] = program_invocation_short_name;
 	setproctitle_init(argc, argv, environ);
+}
+
+/* What verbs may put other words into, as they make paths absolute. */
+static char **words_of(int argc, char **argv)
+{
+	static char **words; /* a checker for leaks finds all of them */
+
+	words = calloc((size_t)argc + 1, sizeof(*words));
+	if (words)
+		memcpy(words, argv, (size_t)argc * sizeof(*words));
+	return words;
+}
+
+int main(int argc, char **argv)
+{
+	char **words;
+
+	caller_fill_streams();
+	prepare_titles(argc, argv);
 	log_init("ublkzc", LOG_WARN);
 	logging_begin();
 	if (argc < 2) {
 		help_all(stderr);
 		return EXIT_USAGE;
 	}
-	return close_output(run(argc, argv));
+	words = words_of(argc, argv);
+	if (!words) {
+		log_error(-ENOMEM, "start");
+		return EXIT_FAILURE;
+	}
+	return close_output(run(argc, words));
 }

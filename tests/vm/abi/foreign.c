@@ -93,7 +93,7 @@ unsigned int foreign_take(struct foreign *f, size_t at, size_t len)
 	int index = foreign_reg(f, at, len);
 	void *map;
 
-	assert_in_range(index, 0, FOREIGN_BUFS - 1);
+	assert_true(index >= 0 && index < (int)FOREIGN_BUFS);
 	if (f->maps[index])
 		return (unsigned int)index; /* the mapping is of the index */
 	map = mmap(NULL, STORED, PROT_READ | PROT_WRITE, MAP_SHARED, f->s.char_fd,

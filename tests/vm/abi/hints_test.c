@@ -122,11 +122,11 @@ static void the_frequent_ones_stay(void **state)
 	nr = ask(f, 1000, 1);
 	assert_int_equal(nr, 1);
 	nr = ask(f, 1000, MOST);
-	assert_in_range(nr, 100, MOST - 1);
+	assert_true(nr >= 100 && nr < (int)MOST);
 	hint = hint_of(f, nr, 7 * PAGE);
 	if (!hint) /* it was the one that was taken first */
 		return foreign_end(f);
-	assert_in_range(hint->nr, MOST, 2 * MOST);
+	assert_true(hint->nr >= MOST && hint->nr <= 2 * MOST);
 	foreign_end(f);
 }
 
