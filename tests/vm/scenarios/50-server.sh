@@ -42,6 +42,12 @@ dd if=/dev/zero of="$DEVICE" bs=4k count=1 oflag=direct 2>/dev/null && fail "a r
 start_file 16M
 expect_error 1 'in use by another server' add -t file "$SCRATCH/disk2.img"
 
+# ps says which process is what
+title=$(ps -o args= -p "$(server)")
+[[ $title == *"/ublkzc: $DEVICE, file $SCRATCH/disk2.img" ]] || fail "the server's title: $title"
+title=$(ps -o args= -p "$(keeper)")
+[[ $title == *"/ublkzc: keeper of $DEVICE" ]] || fail "the keeper's title: $title"
+
 # a device has three names, and what --json says is in ublkzc-json(5)
 for name in "$ID" "ublkb$ID" "$DEVICE"; do
     "$UBLKZC" stat "$name" | grep -q "^$DEVICE: file" || fail "stat $name"
