@@ -26,11 +26,6 @@
 #define CLEAR_MAX (1UL << 20)
 #define MARK_MS 50 /* to set a mark, of which no note can be left */
 
-static size_t round_up(size_t n, size_t to)
-{
-	return (n + to - 1) & ~(to - 1);
-}
-
 static bool in_blocks(const struct vma *v)
 {
 	return arena_owns(v->start);

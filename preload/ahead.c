@@ -24,11 +24,6 @@
 #define STEP ARENA_ALIGN /* a huge page */
 #define LOCK_MS 20
 
-static size_t whole_granules(size_t len)
-{
-	return (len + ARENA_GRANULE - 1) & ~(ARENA_GRANULE - 1);
-}
-
 /* Runs that are used, or soon will be, and as many as fit in here. */
 struct pieces {
 	struct {
@@ -170,7 +165,7 @@ static void collapse(const struct arena_view *v, int fd, long long deadline)
 		       0);
 	if (sys_is_error(map))
 		return;
-	at = (char *)(((size_t)map + STEP - 1) & ~(STEP - 1));
+	at = (char *)round_up((size_t)map, STEP);
 	if (!sys_is_error(sys_mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
 				   (off_t)(v->offset + skip))))
 		for (size_t done = 0; done < len && sys_now_ms() < deadline; done += STEP)
@@ -221,7 +216,7 @@ bool ahead_block(void *p, size_t len)
 
 	if (!a || (there && !atomic_load(&a->purged)))
 		return false;
-	len = whole_granules(at_most(len, AHEAD_BLOCK));
+	len = round_up(at_most(len, AHEAD_BLOCK), ARENA_GRANULE);
 	if (there)
 		populate_step(&a->file, a->base, p, len);
 	else

@@ -28,11 +28,6 @@ _Atomic unsigned int arena_slots;
 atomic_ushort arena_map[ARENA_RESERVE / ARENA_ALIGN];
 static uint64_t last_id;
 
-static size_t round_up(size_t n, size_t to)
-{
-	return (n + to - 1) & ~(to - 1);
-}
-
 static bool address_space_limited(void)
 {
 	struct rlimit64 limit = { 0 };

@@ -38,6 +38,12 @@
 #define ARENA_RESERVE (64ULL << 30) /* bytes of address space, halved on failure */
 #define ARENAS_MAX 256U
 
+/* @to: a power of two. */
+static inline size_t round_up(size_t n, size_t to)
+{
+	return (n + to - 1) & ~(to - 1);
+}
+
 enum arena_state { ARENA_EMPTY, ARENA_SHARED, ARENA_RETIRED };
 
 struct granule;

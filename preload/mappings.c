@@ -21,11 +21,6 @@
 #define NOT_CAPTURED_FLAGS (MAP_STACK | MAP_GROWSDOWN | MAP_NORESERVE | MAP_32BIT | MAP_SHARED)
 #define MARK_MS 50 /* to set a mark, of which no note can be left */
 
-static size_t round_up(size_t n, size_t to)
-{
-	return (n + to - 1) & ~(to - 1);
-}
-
 /* ---- a fork and these calls keep out of each other's way ---- */
 
 #define CLOSED (1 << 30)

@@ -22,11 +22,6 @@
 #define MARK_MS 50
 #define ADDRESSES ((size_t)1 << 46) /* bytes: more than a mapping can have */
 
-static size_t round_up(size_t n, size_t to)
-{
-	return (n + to - 1) & ~(to - 1);
-}
-
 static bool first_mapping(const struct vma *v, void *arg)
 {
 	*(struct vma *)arg = *v;

@@ -33,19 +33,6 @@ int tear_down(void **state)
 	return rmdir(dir);
 }
 
-void fill(uint8_t *data, uint32_t len, unsigned int seed)
-{
-	for (uint32_t i = 0; i < len; i++)
-		data[i] = (uint8_t)(seed * 31 + i * 7 + i / 256);
-}
-
-void assert_bytes(const uint8_t *data, uint32_t len, unsigned int seed)
-{
-	for (uint32_t i = 0; i < len; i++)
-		if (data[i] != (uint8_t)(seed * 31 + i * 7 + i / 256))
-			fail_msg("byte %u is %u", i, data[i]);
-}
-
 /* Who is killed does not say good-bye. */
 int __real_nbd_aio_disconnect(struct nbd_handle *h, uint32_t flags);
 int __wrap_nbd_aio_disconnect(struct nbd_handle *h, uint32_t flags);

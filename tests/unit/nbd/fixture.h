@@ -5,6 +5,7 @@
 
 #include "fake_server.h"
 #include "tests/unit/cmocka_all.h"
+#include "tests/unit/engines/data.h"
 #include "tests/unit/engines/host.h"
 
 #define READ 0
@@ -21,9 +22,5 @@ int set_up(void **state);
 int tear_down(void **state);
 
 #define UNIT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
-
-/* Bytes that tell their place and @seed. */
-void fill(uint8_t *data, uint32_t len, unsigned int seed);
-void assert_bytes(const uint8_t *data, uint32_t len, unsigned int seed);
 
 #endif

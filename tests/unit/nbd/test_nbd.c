@@ -14,25 +14,8 @@ static uint8_t wrote[HOST_MAX_IO], got[HOST_MAX_IO];
 static void what_is_written_is_read(void **state)
 {
 	(void)state;
-	srand(1);
 	assert_int_equal(host_open(uri, NULL), 0);
-	for (unsigned int turn = 0; turn < 300; turn++) {
-		uint32_t len = 512 * (1 + (uint32_t)rand() % (HOST_MAX_IO / 512));
-		uint64_t offset = 512 * ((uint64_t)rand() % ((FAKE_MAX - len) / 512 + 1));
-		unsigned int nr = 1 + (unsigned int)rand() % (len / 512 < 4 ? 1 : 4);
-		struct task t;
-
-		fill(wrote, len, turn);
-		begin(&t, UBLKZC_WRITE, offset, wrote, len, nr);
-		assert_true(await(&t, 60));
-		assert_int_equal(t.res, 0);
-		assert_memory_equal(fake_bytes() + offset, wrote, len);
-		memset(got, 0, len);
-		begin(&t, UBLKZC_READ, offset, got, len, nr);
-		assert_true(await(&t, 60));
-		assert_int_equal(t.res, 0);
-		assert_memory_equal(got, wrote, len);
-	}
+	write_and_read(300, FAKE_MAX, fake_bytes());
 	host_close();
 }
 

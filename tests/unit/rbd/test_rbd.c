@@ -9,6 +9,7 @@
 #include "fake_ceph.h"
 #include "spec.h"
 #include "tests/unit/cmocka_all.h"
+#include "tests/unit/engines/data.h"
 #include "tests/unit/engines/host.h"
 
 #define LEN 65536U
@@ -22,12 +23,6 @@ static int set_up(void **state)
 	host_read_only = false;
 	host_said[0] = 0;
 	return 0;
-}
-
-static void fill(uint8_t *data, uint32_t len, unsigned int seed)
-{
-	for (uint32_t i = 0; i < len; i++)
-		data[i] = (uint8_t)(seed * 31 + i * 7 + i / 256);
 }
 
 /* ---- what a person says ---- */
@@ -196,24 +191,8 @@ static void who_may_only_read_takes_no_lock(void **state)
 static void what_is_written_is_read(void **state)
 {
 	(void)state;
-	srand(1);
 	assert_int_equal(host_open("pool/image", NULL), 0);
-	for (unsigned int turn = 0; turn < 200; turn++) {
-		uint32_t len = 512 * (1 + (uint32_t)rand() % (HOST_MAX_IO / 512));
-		uint64_t offset = 512 * ((uint64_t)rand() % ((FAKE_SIZE - len) / 512 + 1));
-		unsigned int nr = 1 + (unsigned int)rand() % (len / 512 < 4 ? 1 : 4);
-		struct task t;
-
-		fill(wrote, len, turn);
-		begin(&t, UBLKZC_WRITE, offset, wrote, len, nr);
-		assert_true(await(&t, 60));
-		assert_int_equal(t.res, 0);
-		assert_memory_equal(fake.bytes + offset, wrote, len);
-		begin(&t, UBLKZC_READ, offset, got, len, nr);
-		assert_true(await(&t, 60));
-		assert_int_equal(t.res, 0);
-		assert_memory_equal(got, wrote, len);
-	}
+	write_and_read(200, FAKE_SIZE, fake.bytes);
 	assert_true(fake.calls[FAKE_READV] && fake.calls[FAKE_WRITEV] && fake.calls[FAKE_READ]);
 	assert_int_equal(fake.calls[FAKE_FLUSH], 0);
 	host_close();

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "tests/unit/cmocka_all.h"
+#include "tests/unit/engines/data.h"
 #include "tests/unit/engines/host.h"
 
 #define LEN 65536U
@@ -73,12 +74,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void fill(uint8_t *data, uint32_t len, unsigned int seed)
-{
-	for (uint32_t i = 0; i < len; i++)
-		data[i] = (uint8_t)(seed * 31 + i * 7 + i / 256);
-}
-
 static void assert_open(int expected, const char *image, const char *words)
 {
 	assert_int_equal(host_open(image, conf, NULL), expected);
@@ -90,25 +85,9 @@ static void assert_open(int expected, const char *image, const char *words)
 
 static void what_is_written_is_read(const char *cache)
 {
-	srand(1);
 	assert_int_equal(host_open("rbd/ublkzc", conf, cache, NULL), 0);
 	assert_int_equal(target.size, IMAGE_SIZE);
-	for (unsigned int turn = 0; turn < 200; turn++) {
-		uint32_t len = 512 * (1 + (uint32_t)rand() % (HOST_MAX_IO / 512));
-		uint64_t offset = 512 * ((uint64_t)rand() % ((IMAGE_SIZE - len) / 512 + 1));
-		unsigned int nr = 1 + (unsigned int)rand() % (len / 512 < 4 ? 1 : 4);
-		struct task t;
-
-		fill(wrote, len, turn);
-		begin(&t, UBLKZC_WRITE, offset, wrote, len, nr);
-		memset(got, 0, len);
-		assert_true(await(&t, 60));
-		assert_int_equal(t.res, 0);
-		begin(&t, UBLKZC_READ, offset, got, len, nr);
-		assert_true(await(&t, 60));
-		assert_int_equal(t.res, 0);
-		assert_memory_equal(got, wrote, len);
-	}
+	write_and_read(200, IMAGE_SIZE, NULL);
 	assert_int_equal(do_io(UBLKZC_FLUSH, 0, NULL, 0), 0);
 	host_close();
 }
