@@ -160,9 +160,10 @@ static const char *why_not_all(const struct report *r, char *text, unsigned int 
 		       "vm.overcommit_memory=2 or UBLKZC_MAX_MB";
 	if (r->buffered_path[0]) {
 		log_format(text, size,
-			   "%s also opened %s without O_DIRECT: what it read and wrote through "
+			   "%s also opened %s without O_DIRECT%s: what it read and wrote through "
 			   "that was copied",
-			   r->program, r->buffered_path);
+			   r->program, r->buffered_path,
+			   report_get(r, STAT_BUFFERED_OPENS) > 1 ? ", and more after it" : "");
 		return text;
 	}
 	return NULL;

@@ -63,7 +63,7 @@ static bool try(const struct tier *tier, char **program, struct result *ret)
 	if (run_report_make())
 		return false;
 	run_devices_look(&before);
-	ret->status = run_program(program);
+	ret->status = run_program(program, NULL, NULL);
 	ret->file = run_report_take();
 	run_devices_look(&after);
 	run_devices_bytes(&before, &after, &zero, &ret->bytes);

@@ -93,20 +93,24 @@ static void watched_signals(sigset_t *set)
 			sigaddset(set, signal);
 }
 
-static int wait_for(pid_t pid, const sigset_t *set)
+static int wait_for(pid_t pid, const sigset_t *set, run_tick_fn *tick, void *arg)
 {
+	const struct timespec second = { .tv_sec = 1 };
 	siginfo_t info;
 	int status;
 
 	while (waitpid(pid, &status, WNOHANG) != pid) {
-		if (sigwaitinfo(set, &info) > 0 && info.si_signo != SIGCHLD &&
-		    info.si_code != SI_KERNEL)
-			kill(pid, info.si_signo);
+		int signal = sigtimedwait(set, &info, tick ? &second : NULL);
+
+		if (signal > 0 && signal != SIGCHLD && info.si_code != SI_KERNEL)
+			kill(pid, signal);
+		if (tick)
+			tick(arg);
 	}
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-int run_program(char **argv)
+int run_program(char **argv, run_tick_fn *tick, void *arg)
 {
 	const struct sigaction usual = { .sa_handler = SIG_DFL };
 	struct sigaction inherited;
@@ -131,7 +135,7 @@ int run_program(char **argv)
 		log_error(-errno, "fork");
 		return RUN_CANNOT_EXECUTE;
 	}
-	return wait_for(pid, &set);
+	return wait_for(pid, &set, tick, arg);
 }
 
 /* ---- why nothing happened ---- */

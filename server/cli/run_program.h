@@ -24,11 +24,13 @@ int run_program_library(const char *library, char *ret, size_t size);
  */
 int run_program_preload(const char *library);
 
+typedef void run_tick_fn(void *arg);
+
 /*
- * Run @argv to its end, passing signals on.  Its exit status, 128 + the signal
- * that ended it, or RUN_..., said.
+ * Run @argv to its end, passing signals on; @tick, unless NULL, is called each second or oftener
+ * meanwhile.  Its exit status, 128 + the signal that ended it, or RUN_..., said.
  */
-int run_program(char **argv);
+int run_program(char **argv, run_tick_fn *tick, void *arg);
 
 /*
  * What can be told of @program without running it: why nothing can be preloaded into it, or

@@ -21,6 +21,7 @@
 #include "run_learn.h"
 #include "run_program.h"
 #include "run_report.h"
+#include "run_where.h"
 #include "verbs.h"
 
 struct wish {
@@ -189,6 +190,7 @@ static int run_and_tell(const struct wish *w)
 {
 	struct run_devices *before = calloc(2, sizeof(*before));
 	struct run_devices *after;
+	struct run_where *where;
 	struct report_file *file;
 	int status;
 
@@ -199,7 +201,8 @@ static int run_and_tell(const struct wish *w)
 	if (!w->quiet)
 		run_report_make();
 	run_devices_look(before);
-	status = run_program(w->program);
+	where = w->explain ? run_where_begin() : NULL;
+	status = run_program(w->program, where ? run_where_look : NULL, where);
 	file = run_report_take();
 	run_devices_look(after);
 	if (w->json)
@@ -208,6 +211,7 @@ static int run_and_tell(const struct wish *w)
 		if (file && (w->explain || !file->next))
 			say_programs(file, w->program[0]);
 		run_devices_say(before, after, w->explain, w->bytes);
+		run_where_say(where);
 	}
 	free(file);
 	free(before);
@@ -241,6 +245,8 @@ const struct command command_run = {
 	.operand = WORD_PROGRAM,
 	.about = "Afterwards it says, on standard error, how much of the program's I/O on ublk "
 		 "devices was zero-copy. The exit status is the program's.\n"
+		 "--explain also names the file that most of what was copied is of, where the "
+		 "file system is on the device or a partition of it and the file can be read.\n"
 		 "--learn runs it up to five times, each time with more of its memory captured, "
 		 "until "
 		 "95 % of its I/O is zero-copy, and writes the cheapest profile that does it to "

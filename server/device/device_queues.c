@@ -40,6 +40,7 @@ int device_start_queues(struct device *d)
 			.size = &d->size,
 			.registry = &d->registry,
 			.counters = &d->state->queues[i],
+			.copied = &d->state->copied,
 		};
 		int ret = queue_start(&d->queues[i], &config, d->done_fd);
 

@@ -18,12 +18,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "copied.h"
 #include "latency.h"
 
 #define STATE_DIR "/run/ublkzc"
 #define STATE_MAGIC 0x7a6b6c62757a7567ULL
 #ifndef STATE_VERSION /* tests build a program of another version: tests/faults */
-#define STATE_VERSION 5
+#define STATE_VERSION 6
 #endif
 #define STATE_PATH_MAX 256 /* bytes of a backing path that are shown */
 
@@ -93,6 +94,7 @@ struct state {
 	counter_t clients;
 	counter_t refused; /* requests of clients that were refused */
 	counter_t indices; /* one more than the highest index of a buffer so far */
+	struct copied copied;
 	struct queue_counters queues[];
 };
 

@@ -51,6 +51,7 @@ struct queue_config {
 	const _Atomic uint64_t *size; /* bytes that the device has now */
 	const struct registry *registry;
 	struct queue_counters *counters;
+	struct copied *copied; /* of the device */
 };
 
 #define BOUNCE_RESERVE (4UL << 20) /* bytes of bounce memory that are there from the beginning */
@@ -70,6 +71,7 @@ struct queue {
 	struct fixed fixed;
 	bool letting_go;	   /* fixed_wake() has more to do */
 	uint64_t now;		   /* ns, of the last time the thread woke */
+	uint32_t copied_left;	   /* bytes to copy until the next place is noted */
 	unsigned int nr_quick;	   /* requests that were done before it slept again */
 	unsigned int nr_fetching;  /* commands owned by the driver */
 	unsigned int nr_begun;	   /* requests that the engine has */

@@ -83,6 +83,8 @@ static void count(struct queue *q, const struct request *rq, int res)
 	case UBLKZC_WRITE:
 		counter_add(rq->zero_copy ? &op->zero_copy_requests : &op->copied_requests, 1);
 		counter_add(rq->zero_copy ? &op->zero_copy_bytes : &op->copied_bytes, rq->io.len);
+		if (!rq->zero_copy)
+			copied_add(q->config.copied, &q->copied_left, rq->io.offset, rq->io.len);
 		if (rq->bounced)
 			counter_add(&c->bounced, 1);
 		if (rq->segments)

@@ -51,6 +51,27 @@ says "fio also opened $DEVICE without O_DIRECT" "some of it buffered"
 job --direct=1 --numjobs=3 --thread=0
 says "fio (4 processes)" "jobs that end by _exit are counted"
 
+# The file with most copied bytes is named, not the first that was opened.
+mkdir "$SCRATCH/fs"
+mkfs.ext4 -q "$DEVICE" && mount "$DEVICE" "$SCRATCH/fs"
+head -c 1M /dev/urandom >"$SCRATCH/fs/first"
+mkdir "$SCRATCH/fs/the data"
+head -c 16M /dev/urandom >"$SCRATCH/fs/the data/big"
+head -c 2M /dev/urandom >"$SCRATCH/fs/last"
+sync && echo 3 >/proc/sys/vm/drop_caches
+"$UBLKZC" run -e --library "$SHIM" -- cat "$SCRATCH/fs/first" "$SCRATCH/fs/the data/big" "$SCRATCH/fs/last" \
+    >/dev/null 2>"$SCRATCH/said"
+says "what was copied is of $SCRATCH/fs/the data/big" "the file with most copied bytes"
+percent=$(sed -n 's/.*: \([0-9]*\) % of what was copied.*/\1/p' "$SCRATCH/said")
+[ "$percent" -ge 60 ] && [ "$percent" -lt 96 ] || fail "16 of 19 MiB are said to be $percent %"
+says "cat also opened\|cat opened $SCRATCH/fs/first without O_DIRECT" "the first is named as such"
+# Direct I/O in memory that is not captured is copied too, and what is zero-copy is of no account.
+"$UBLKZC" run -e --library "$SHIM" -- fio --name=zc --filename="$SCRATCH/fs/the data/big" --rw=read --bs=64k \
+    --size=16M --direct=1 --name=dd --exec_prerun="env -u LD_PRELOAD dd if=$SCRATCH/fs/last of=/dev/null bs=1M iflag=direct" \
+    --filename="$SCRATCH/fs/last" --rw=read --bs=64k --size=1M --direct=1 >/dev/null 2>"$SCRATCH/said"
+says "what was copied is of $SCRATCH/fs/last" "the file that was copied, though more was read of another"
+umount "$SCRATCH/fs"
+
 "$UBLKZC" run -e --library "$SHIM" --capture aligned -- fio --name=j --filename="$DEVICE" --rw=read \
     --bs=64k --size=16M --direct=1 >/dev/null 2>"$SCRATCH/said"
 says "try UBLKZC_PROFILE='fio malloc" "its buffers are not captured"

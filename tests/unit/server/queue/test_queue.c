@@ -67,6 +67,7 @@ static struct {
 	unsigned int nr_withdrawals, nr_fixed;
 	struct registry *registry;
 	struct queue_counters *counters;
+	struct copied *copied;
 	struct ublkzc_target target;
 	uint32_t memory_align;
 	_Atomic uint64_t size;
@@ -508,6 +509,7 @@ static int set_up(void **state)
 	t.client_fd = memfd_create("client", MFD_CLOEXEC);
 	t.registry = calloc(1, sizeof(*t.registry));
 	t.counters = calloc(1, sizeof(*t.counters));
+	t.copied = calloc(1, sizeof(*t.copied));
 	mend_client();
 	fill(t.disk, DISK);
 	memcpy(t.expected, t.disk, DISK);
@@ -533,6 +535,7 @@ static int tear_down(void **state)
 	close(t.client_fd);
 	free(t.registry);
 	free(t.counters);
+	free(t.copied);
 	return 0;
 }
 
@@ -549,6 +552,7 @@ static int start(void)
 		.size = &t.size,
 		.registry = t.registry,
 		.counters = t.counters,
+		.copied = t.copied,
 	};
 
 	t.awaits_ended = false;
@@ -581,6 +585,21 @@ static void requests_of_all_kinds_at_once_are_done_right(void **state)
 	assert_int_equal(counter_get(&t.counters->copied_unanswered_bytes), 0);
 	assert_true(t.nr_ended_elsewhere > 500);
 	assert_true(counter_get(&t.counters->errors) > 100);
+}
+
+static void where_data_was_copied_is_noted_evenly(void **state)
+{
+	uint64_t copied, nr;
+
+	(void)state;
+	run(5000);
+	copied = counter_get(&t.counters->read.copied_bytes) +
+		 counter_get(&t.counters->write.copied_bytes);
+	nr = atomic_load(&t.copied->nr);
+	assert_true(copied > 10 * COPIED_STEP);
+	assert_int_equal(nr, (copied + COPIED_STEP - 1) / COPIED_STEP);
+	for (uint64_t i = 0; i < nr; i++)
+		assert_true(atomic_load(&t.copied->places[i]) < DISK);
 }
 
 static void what_is_copied_while_a_client_waits_is_known(void **state)
@@ -638,7 +657,8 @@ static void memory_that_goes_before_what_was_read_is_there_is_copied_instead(voi
 		.config = { .max_io = MAX_IO,
 			    .char_fd = t.char_fd,
 			    .registry = t.registry,
-			    .counters = t.counters },
+			    .counters = t.counters,
+			    .copied = t.copied },
 		.bounce = read_bytes,
 	};
 	(void)state;
@@ -713,6 +733,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		T(requests_of_all_kinds_at_once_are_done_right),
+		T(where_data_was_copied_is_noted_evenly),
 		T(what_is_copied_while_a_client_waits_is_known),
 		T(misaligned_memory_goes_through_ours),
 		T(memory_that_goes_while_it_is_touched_is_copied_instead),
