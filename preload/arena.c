@@ -20,6 +20,7 @@
 #include "vmas.h"
 
 #define RESERVE_MIN (64UL << 20)
+#define GROWING_FILE (1UL << 30) /* bytes, sparse: what a block may grow to where it is */
 
 char *_Atomic arena_base;
 _Atomic size_t arena_reserved;
@@ -68,24 +69,24 @@ static bool reserve(void)
 	return false;
 }
 
-/* Never used, and nothing but addresses: but addresses count too, sometimes. */
-static void cut_last(size_t keep)
+static void cut(struct arena *a)
 {
-	for (unsigned int i = 0; i < arena_slots; i++) {
-		struct arena *a = &arenas[i];
-		size_t used = round_up(a->high * ARENA_GRANULE + 1, ARENA_ALIGN);
+	size_t used = round_up(a->high * ARENA_GRANULE + 1, ARENA_ALIGN);
 
-		if (a->state != ARENA_SHARED || !a->granules || used >= a->len ||
-		    (size_t)(a->base - arena_base) + a->len != keep)
-			continue;
-		map_nothing(a->base + used, a->len - used);
-		for (size_t at = used; at < a->len; at += ARENA_ALIGN)
-			atomic_store_explicit(
-				&arena_map[(size_t)(a->base + at - arena_base) / ARENA_ALIGN], 0,
-				memory_order_release);
-		a->len = used;
+	if (used >= a->len)
 		return;
-	}
+	map_nothing(a->base + used, a->len - used);
+	for (size_t at = used; at < a->len; at += ARENA_ALIGN)
+		atomic_store_explicit(&arena_map[(size_t)(a->base + at - arena_base) / ARENA_ALIGN],
+				      0, memory_order_release);
+	a->len = used;
+}
+
+void arena_cut_all(void)
+{
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (arenas[i].state == ARENA_SHARED && arenas[i].granules)
+			cut(&arenas[i]);
 }
 
 /* First less is ours, then it is gone: so nobody's later mapping is taken for ours. */
@@ -104,7 +105,7 @@ static size_t reservation_used(void)
 	return keep;
 }
 
-void arena_trim_reservation(void)
+static void trim_reservation(void)
 {
 	size_t reserved = arena_reserved;
 	size_t keep = reservation_used();
@@ -117,8 +118,8 @@ void arena_trim_reservation(void)
 
 void arena_trim_all(void)
 {
-	cut_last(reservation_used());
-	arena_trim_reservation();
+	arena_cut_all();
+	trim_reservation();
 }
 
 static void map_arena(const struct arena *a, unsigned short slot)
@@ -129,25 +130,31 @@ static void map_arena(const struct arena *a, unsigned short slot)
 		atomic_store_explicit(&arena_map[first + i], slot, memory_order_release);
 }
 
+static const struct arena *who_is_at(const char *at, size_t len)
+{
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		const struct arena *a = &arenas[i];
+
+		if (a->state != ARENA_EMPTY && a->base < at + len && a->base + a->len > at)
+			return a;
+	}
+	return NULL;
+}
+
+static bool is_reserved(const char *at, size_t len)
+{
+	return (size_t)(at - arena_base) + len <= arena_reserved;
+}
+
 /* The lowest place in the reservation where @len bytes are free. */
 static char *find_room(size_t len)
 {
+	const struct arena *other;
 	char *at = arena_base;
-	bool moved = true;
 
-	while (moved) {
-		moved = false;
-		for (unsigned int i = 0; i < arena_slots; i++) {
-			const struct arena *a = &arenas[i];
-
-			if (a->state == ARENA_EMPTY || a->base >= at + len ||
-			    a->base + a->len <= at)
-				continue;
-			at = a->base + a->len;
-			moved = true;
-		}
-	}
-	return (size_t)(at - arena_base) + len <= arena_reserved ? at : NULL;
+	while ((other = who_is_at(at, len)))
+		at = other->base + other->len;
+	return is_reserved(at, len) ? at : NULL;
 }
 
 bool arena_may_grow(size_t len)
@@ -234,12 +241,12 @@ struct arena *arena_of_file(dev_t dev, ino_t ino, uint64_t offset)
 }
 
 /* The file is known as ours before it is mapped: a fork may come in between. */
-static bool fill(struct arena *a, char *at, size_t len)
+static bool fill(struct arena *a, char *at, size_t len, size_t longest)
 {
 	long map;
 
-	*a = (struct arena){ .base = at, .len = len };
-	if (memfile_make(&a->file, len, 0) < 0)
+	*a = (struct arena){ .base = at, .len = len, .longest = longest, .growing = longest > len };
+	if (memfile_make(&a->file, longest, 0) < 0)
 		return false;
 	map = blocks_make_granules(a) ? sys_mmap(at, len, PROT_READ | PROT_WRITE,
 						 MAP_SHARED | MAP_FIXED, a->file.fd, 0)
@@ -255,7 +262,7 @@ static bool fill(struct arena *a, char *at, size_t len)
 	return false;
 }
 
-struct arena *arena_new(size_t bytes)
+static struct arena *new_arena(size_t bytes, size_t longest)
 {
 	struct arena *a = arena_empty_slot();
 	size_t len;
@@ -265,7 +272,39 @@ struct arena *arena_new(size_t bytes)
 		return NULL;
 	len = next_size(bytes);
 	at = len ? find_room(len) : NULL;
-	return at && fill(a, at, len) ? a : NULL;
+	return at && fill(a, at, len, longest > len ? longest : len) ? a : NULL;
+}
+
+struct arena *arena_new(size_t bytes)
+{
+	return new_arena(bytes, 0);
+}
+
+struct arena *arena_new_growing(size_t bytes)
+{
+	return new_arena(bytes, bytes > GROWING_FILE / 2 ? ARENA_SIZE_MAX : GROWING_FILE);
+}
+
+bool arena_extend(struct arena *a, size_t len)
+{
+	char *end = a->base + a->len;
+	size_t more;
+	long map;
+
+	len = round_up(len, ARENA_ALIGN);
+	if (a->state != ARENA_SHARED || len > a->longest || !memfile_valid(&a->file))
+		return false;
+	more = len - a->len;
+	if (!is_reserved(end, more) || who_is_at(end, more) || !arena_may_grow(more))
+		return false;
+	map = sys_mmap(end, more, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, a->file.fd,
+		       (off_t)a->len);
+	if (sys_is_error(map))
+		return false;
+	marks_clear_all(end, more);
+	a->len = len;
+	map_arena(a, (unsigned short)(a - arenas + 1));
+	return true;
 }
 
 void arena_release(struct arena *a)
@@ -288,7 +327,8 @@ void arena_view(unsigned int slot, struct arena_view *ret)
 	*ret = (struct arena_view){ .id = a->id,
 				    .offset = a->offset,
 				    .len = a->len,
+				    .longest = a->growing ? a->longest : a->len,
 				    .file = a->file,
-				    .region = !a->granules,
+				    .part = !a->granules || a->growing,
 				    .huge = a->huge };
 }

@@ -51,20 +51,23 @@ struct granule;
 struct arena {
 	_Atomic int state; /* enum arena_state */
 	char *base;
-	size_t len;		   /* bytes */
-	struct memfile file;	   /* a region's is its pool's */
-	uint64_t offset;	   /* in the file */
-	uint64_t id;		   /* no other arena ever had it; 0: none */
-	uint8_t pool;		   /* a region's: which one, plus one */
-	bool huge;		   /* a region of MAP_HUGETLB */
-	long long born;		   /* a region: when it was made, milliseconds */
-	atomic_size_t gone;	   /* a region: bytes unmapped since it was looked for */
-	_Atomic bool pierced;	   /* a region of which something was unmapped or replaced */
-	bool torn;		   /* a fork came in the middle of a change: only reading is safe */
-	atomic_bool untold;	   /* more of it exists than servers were told of */
-	_Atomic uint32_t purged;   /* granules that went back, and were not handed out since, about */
-	_Atomic bool taken_out;	   /* of a block: there is private memory in its place */
-	atomic_size_t ahead_to;	   /* bytes; up to there it was populated (ahead.h) */
+	size_t len;		 /* bytes */
+	size_t longest;		 /* of blocks: how long it can become, as its file is */
+	bool growing;		 /* made so that it can */
+	struct memfile file;	 /* a region's is its pool's */
+	uint64_t offset;	 /* in the file */
+	uint64_t id;		 /* no other arena ever had it; 0: none */
+	uint8_t pool;		 /* a region's: which one, plus one */
+	bool huge;		 /* a region of MAP_HUGETLB */
+	long long born;		 /* a region: when it was made, milliseconds */
+	atomic_size_t gone;	 /* a region: bytes unmapped since it was looked for */
+	_Atomic bool pierced;	 /* a region of which something was unmapped or replaced */
+	bool torn;		 /* a fork came in the middle of a change: only reading is safe */
+	atomic_bool untold;	 /* more of it exists than servers were told of */
+	uint32_t dirty;		 /* granules freed and not handed out again, about */
+	_Atomic uint32_t purged; /* granules that went back, and were not handed out since, about */
+	_Atomic bool taken_out;	 /* of a block: there is private memory in its place */
+	atomic_size_t ahead_to;	 /* bytes; up to there it was populated (ahead.h) */
 	struct granule *granules;  /* len / ARENA_GRANULE of them; NULL: a region */
 	_Atomic uint64_t *altered; /* a bit per granule: mprotect and the like were here */
 	uint32_t high;		   /* granules from here on were never used: zero */
@@ -107,6 +110,14 @@ static inline struct arena *arena_of(const void *p)
 /* A new SHARED arena with room for @bytes; NULL when that cannot be had. */
 struct arena *arena_new(size_t bytes);
 
+/*
+ * The same, but for what is going to grow: the file is longer than what is mapped of it, and
+ * arena_extend() maps more behind it, when nothing else is there.  False: it stays as long as it
+ * is.
+ */
+struct arena *arena_new_growing(size_t bytes);
+bool arena_extend(struct arena *a, size_t len);
+
 /* To servers it is another one from here on. */
 void arena_renew(struct arena *a);
 
@@ -126,11 +137,11 @@ bool arena_file_is_ours(dev_t dev, ino_t ino);
 /* The file of a mapping, and the arena it belongs to; NULL: none that is known. */
 struct arena *arena_of_file(dev_t dev, ino_t ino, uint64_t offset);
 
-/* Give back the address space that no arena uses: it counts against RLIMIT_AS,
- * which the program is about to set. */
-void arena_trim_reservation(void);
+/* What of arenas was never used is nothing but addresses. */
+void arena_cut_all(void);
 
-/* The same, and what of the last arena was never used. */
+/* The same, and the address space that no arena uses is given back: it counts against
+ * RLIMIT_AS, which the program is about to set. */
 void arena_trim_all(void);
 
 /* Give the memory and slot of an arena of blocks back; it must hold none. */
@@ -141,8 +152,9 @@ struct arena_view {
 	uint64_t id; /* 0: nothing to share */
 	uint64_t offset;
 	size_t len;
+	size_t longest; /* what servers are told: what comes later is then theirs too */
 	struct memfile file;
-	bool region;
+	bool part; /* of a longer file */
 	bool huge;
 };
 void arena_view(unsigned int slot, struct arena_view *ret);

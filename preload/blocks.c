@@ -11,14 +11,22 @@
 
 /* ---- allocating ---- */
 
-#define ROOM_MIN (1UL << 20)  /* to grow in: so large a block gets a new arena for it */
-#define ROOM_MAX (64UL << 20) /* bytes behind a block */
+#define ROOM_MAX (64UL << 20) /* bytes behind a block that grows */
+/* A block that has grown to that lies where nothing gets in its way, if not too many do. */
+#define GROWN_MIN (256UL << 10)
+#define GROWN_ARENAS 8U
 
 /* Hot: counted without a locked instruction, so threads may lose a count. */
 static void count_captured(size_t size)
 {
 	stat_add_hot(STAT_CAPTURED, 1);
 	stat_add_hot(STAT_CAPTURED_BYTES, size);
+}
+
+/* What is asked for, and what it grows by next. */
+static size_t with_more(size_t size)
+{
+	return size + (size < GROWN_MIN ? size : size / 2);
 }
 
 static uint32_t granules_for(size_t size)
@@ -49,11 +57,11 @@ struct taken {
 };
 
 /* Another arena, with room for @bytes. */
-static bool add_arena(size_t bytes, struct taken *t)
+static bool add_arena(size_t bytes, bool growing, struct taken *t)
 {
 	if (!shim_mark_owner() || shim.owner != sys_getpid())
 		return false;
-	t->arena = arena_new(bytes);
+	t->arena = growing ? arena_new_growing(bytes) : arena_new(bytes);
 	if (t->arena)
 		blocks_news();
 	return t->arena != NULL;
@@ -65,13 +73,13 @@ static bool take_run(uint32_t len, size_t align, struct taken *t)
 
 	for (unsigned int i = 0; i < arena_slots; i++) {
 		t->arena = &arenas[i];
-		if (t->arena->state != ARENA_SHARED || !t->arena->granules)
+		if (!blocks_may_be_in(t->arena, false))
 			continue;
 		if (run_take(t->arena, len, align, &t->at, &t->clean)) {
 			t->fresh = t->clean || t->arena->purged;
 			t->arena->purged -= len < t->arena->purged ? len : t->arena->purged;
 			if (!t->clean)
-				blocks_handed_out_again(len);
+				blocks_handed_out_again(t->arena, len);
 			return true;
 		}
 	}
@@ -79,21 +87,46 @@ static bool take_run(uint32_t len, size_t align, struct taken *t)
 	if (align > ARENA_GRANULE && align < ARENA_ALIGN)
 		bytes += align;
 	t->fresh = true;
-	return add_arena(bytes, t) && run_take(t->arena, len, align, &t->at, &t->clean);
+	return add_arena(bytes, false, t) && run_take(t->arena, len, align, &t->at, &t->clean);
 }
 
-static bool take_roomy(uint32_t len, uint32_t room, struct taken *t)
+static bool take_room_in(struct arena *a, uint32_t len, uint32_t room, struct taken *t)
 {
-	for (unsigned int i = 0; i < arena_slots; i++) {
-		t->arena = &arenas[i];
-		if (t->arena->state != ARENA_SHARED || !t->arena->granules ||
-		    !run_take_roomy(t->arena, len, room, &t->at))
-			continue;
-		if (t->at + len < t->arena->high)
-			blocks_handed_out_again(len);
-		return true;
-	}
+	t->arena = a;
+	if (!run_take_roomy(a, len, room, &t->at))
+		return false;
+	if (t->at + len < a->high)
+		blocks_handed_out_again(a, len);
+	return true;
+}
+
+static bool take_roomy(uint32_t len, uint32_t room, bool growing, struct taken *t)
+{
+	for (unsigned int i = 0; i < arena_slots; i++)
+		if (blocks_may_be_in(&arenas[i], growing) && take_room_in(&arenas[i], len, room, t))
+			return true;
 	return false;
+}
+
+/* Alone where the arena can be extended, or, when many are, together with others. */
+static bool take_grown(uint32_t len, uint32_t room, struct taken *t)
+{
+	size_t bytes = (size_t)room * ARENA_GRANULE;
+	unsigned int nr = 0;
+
+	for (unsigned int i = 0; i < arena_slots; i++) {
+		struct arena *a = &arenas[i];
+
+		if (!blocks_may_be_in(a, true))
+			continue;
+		nr++;
+		if (!a->used && (a->len >= bytes || arena_extend(a, bytes)) &&
+		    take_room_in(a, len, room, t))
+			return true;
+	}
+	if (nr < GROWN_ARENAS && add_arena(bytes, true, t))
+		return take_room_in(t->arena, len, room, t);
+	return take_roomy(len, room, true, t);
 }
 
 static void *take_slot(unsigned int shift, struct taken *t)
@@ -156,28 +189,29 @@ static bool take_growing(size_t size, struct taken *t)
 	size_t more = 3 * size < ROOM_MAX ? 3 * size : ROOM_MAX;
 	uint32_t room = len + granules_for(more);
 
-	if (take_roomy(len, room, t))
+	if (size >= GROWN_MIN && take_grown(len, room, t))
 		return true;
-	if (size >= ROOM_MIN && add_arena(size + more, t) && take_roomy(len, room, t))
-		return true;
-	return take_run(len, ARENA_GRANULE, t);
+	return take_roomy(len, room, false, t) || take_run(len, ARENA_GRANULE, t);
 }
 
 void *block_alloc_growing(size_t size)
 {
 	struct taken t = { .clean = false };
 	bool done;
+	char *p;
 
 	if (size > ARENA_SIZE_MAX / 2 || !blocks_lock_patiently())
 		return NULL;
-	done = take_growing(size + size / 2, &t);
+	done = take_growing(with_more(size), &t);
 	blocks_unlock();
 	if (!done) {
 		stat_add(STAT_NO_ARENA, 1);
 		return NULL;
 	}
+	p = t.arena->base + (size_t)t.at * ARENA_GRANULE;
+	blocks_events.fresh_block(p, size);
 	count_captured(size);
-	return t.arena->base + (size_t)t.at * ARENA_GRANULE;
+	return p;
 }
 
 void blocks_ensure_arena(void)
@@ -209,19 +243,31 @@ size_t block_size(const void *p)
 						   : 0;
 }
 
-/* What grew grows again: half as much more, if there is room. */
+static bool grow_run(struct arena *a, uint32_t at, size_t size)
+{
+	uint32_t len = granules_for(size);
+
+	if (a->growing && run_is_last(a, at) && (at + len) * ARENA_GRANULE > a->len)
+		arena_extend(a, (at + len) * ARENA_GRANULE);
+	return run_resize(a, at, len);
+}
+
+/* What grew grows again, if there is room. */
 static bool resize_run(struct arena *a, uint32_t at, size_t have, size_t size)
 {
 	uint32_t high = a->high;
 	uint32_t end = at + (uint32_t)(have / ARENA_GRANULE);
-	bool done = size > have && size <= ARENA_SIZE_MAX / 2 &&
-		    run_resize(a, at, granules_for(size + size / 2));
+	bool done;
 
+	/* Sooner or later it would have to be moved, with more in it. */
+	if (size > have && size >= GROWN_MIN && !a->growing)
+		return false;
+	done = size > have && size <= ARENA_SIZE_MAX / 2 && grow_run(a, at, with_more(size));
 	if (!done && !run_resize(a, at, granules_for(size)))
 		return false;
 	high = at + a->granules[at].len < high ? at + a->granules[at].len : high;
 	if (high > end)
-		blocks_handed_out_again(high - end);
+		blocks_handed_out_again(a, high - end);
 	return true;
 }
 
@@ -243,6 +289,8 @@ bool block_resize(void *p, size_t size)
 	if (!a->torn && blocks_restore(a, at, a->granules[at].len))
 		done = resize_run(a, at, have, size);
 	blocks_unlock();
+	if (done && size > have)
+		blocks_events.fresh_block((char *)p + have, size - have);
 	return done;
 }
 

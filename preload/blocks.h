@@ -57,7 +57,7 @@ void block_free(void *p);
 size_t block_size(const void *p);
 
 /*
- * For what grew once and will grow again: half as much more than @size, and where more is
+ * For what grew once and will grow again: half as much more than @size at least, and where more is
  * free behind it, so that growing step by step copies seldom.  Nobody touches the rest until
  * it is used.
  */

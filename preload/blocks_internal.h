@@ -12,6 +12,12 @@ static inline uint32_t granule_of(const struct arena *a, const void *p)
 	return (uint32_t)((size_t)((const char *)p - a->base) / ARENA_GRANULE);
 }
 
+/* Blocks that have grown have arenas of their own. */
+static inline bool blocks_may_be_in(const struct arena *a, bool grown)
+{
+	return a->state == ARENA_SHARED && a->granules && a->growing == grown;
+}
+
 /* A block of @len granules that this thread freed a moment ago, or NULL.  No lock. */
 void *blocks_take_cached(uint32_t len);
 
@@ -24,6 +30,6 @@ bool blocks_restore(struct arena *a, uint32_t at, uint32_t len);
 
 /* @len granules of @a are free: perhaps it goes back, or what piled up. */
 void blocks_after_free(struct arena *a, uint32_t len);
-void blocks_handed_out_again(uint32_t len);
+void blocks_handed_out_again(struct arena *a, uint32_t len);
 
 #endif

@@ -59,8 +59,10 @@ static bool make_private(const struct vma *v, void *arg)
 		*all = false;
 		return true;
 	}
-	map = sys_mmap(v->start, v->len, v->prot, MAP_PRIVATE | MAP_FIXED, a->file.fd,
-		       (off_t)v->offset);
+	/* No more may be promised than the kernel has: nothing is, as for what it is mapped from.
+	 */
+	map = sys_mmap(v->start, v->len, v->prot, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+		       a->file.fd, (off_t)v->offset);
 	if (sys_is_error(map))
 		*all = false;
 	else

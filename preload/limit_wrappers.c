@@ -24,7 +24,7 @@ static void before_limit(int resource, const void *limit)
 	/* A child of vfork limits itself, in its parent's memory. */
 	if (shim.owner != sys_getpid() || !blocks_lock_within(100))
 		return;
-	arena_trim_reservation();
+	arena_trim_all();
 	blocks_unlock();
 }
 

@@ -193,6 +193,15 @@ static int real_mlockall(int flags)
 		       : result(sys_call(SYS_mlockall, flags, 0, 0, 0, 0, 0));
 }
 
+/* All that is mapped will exist: so nothing is that the program did not ask for. */
+static void cut_for_lock(void)
+{
+	if (!arena_reserved || !blocks_lock_within(100))
+		return;
+	arena_cut_all();
+	blocks_unlock();
+}
+
 /* All addresses count for who is not privileged, also those that are only reserved. */
 static bool trimmed_for_lock(void)
 {
@@ -206,8 +215,11 @@ static bool trimmed_for_lock(void)
 EXPORT int mlockall(int flags)
 {
 	int saved = errno;
-	int ret = real_mlockall(flags);
+	int ret;
 
+	if (flags & MCL_CURRENT)
+		cut_for_lock();
+	ret = real_mlockall(flags);
 	if (ret && (flags & MCL_CURRENT) && trimmed_for_lock()) {
 		errno = saved;
 		ret = real_mlockall(flags);
@@ -261,7 +273,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 EXPORT int pthread_attr_setstack(pthread_attr_t *attr, void *addr, size_t len)
 {
 	char *start = (char *)((uintptr_t)addr & ~(ARENA_GRANULE - 1));
-	size_t whole = (size_t)((char *)addr + len - start + ARENA_GRANULE - 1) & ~(ARENA_GRANULE - 1);
+	size_t whole =
+		(size_t)((char *)addr + len - start + ARENA_GRANULE - 1) & ~(ARENA_GRANULE - 1);
 	int ret = next_ready() ? next.pthread_attr_setstack(attr, addr, len) : EAGAIN;
 
 	if (!ret && regions_touch(start, whole))

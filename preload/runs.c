@@ -264,6 +264,14 @@ bool run_resize(struct arena *a, uint32_t at, uint32_t len)
 	return true;
 }
 
+bool run_is_last(const struct arena *a, uint32_t at)
+{
+	uint32_t end = at + a->granules[at].len;
+
+	return end == a->high ||
+	       (run_state(a, end) == FREE && end + a->granules[end].len == a->high);
+}
+
 void runs_forget(const struct arena *a)
 {
 	memset(bins[a - arenas], 0, sizeof(bins[0]));

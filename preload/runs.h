@@ -91,6 +91,9 @@ bool run_take_roomy(struct arena *a, uint32_t len, uint32_t room, uint32_t *ret)
 /* The used run at @at is free. */
 void run_give_back(struct arena *a, uint32_t at);
 
+/* Nothing that is used is behind the used run at @at. */
+bool run_is_last(const struct arena *a, uint32_t at);
+
 /* Make it longer or shorter where it is.  False: it cannot be. */
 bool run_resize(struct arena *a, uint32_t at, uint32_t len);
 

@@ -29,7 +29,7 @@ static int send_add(struct session *s, const struct arena_view *v, int fd)
 
 	wire_request_init(&req, WIRE_ADD, ++s->seq);
 	req.offset = v->offset;
-	req.length = v->len;
+	req.length = v->longest;
 	return wire_send(s->fd, &req, sizeof(req), fd);
 }
 
@@ -93,8 +93,8 @@ static void offer(struct session *s, struct handed *sent, const struct arena_vie
 {
 	int fd;
 
-	/* The older protocol knows whole files only, which mappings are a part of. */
-	if (s->legacy && v->region)
+	/* The older protocol knows whole files only, and may have all of them exist. */
+	if (s->legacy && v->part)
 		return;
 	fd = memfile_duplicate(&v->file);
 	if (fd < 0)

@@ -679,7 +679,7 @@ static unsigned int nr_arenas(void)
 		struct arena_view view;
 
 		arena_view(i, &view);
-		nr += view.id && !view.region;
+		nr += view.id && !view.part;
 	}
 	return nr;
 }
