@@ -9,10 +9,20 @@
 #   verdict                 all_done, what failed and what it said of that, the closing line, and
 #                           its status
 #
+# Beside the seconds that a step took it says those of processors (a guest's emulator is a
+# child too): what decides how long a whole run takes.
+#
 # A command that exits with 77 has skipped itself; the last line it printed is the reason.
-# JOBS: a guest has two processors and does not always use both, a build takes what it
-# gets: three things at once on four processors, but two at least.
-JOBS=${JOBS:-$(($(nproc) * 3 / 4 > 2 ? $(nproc) * 3 / 4 : 2))}
+# JOBS: a guest has two processors and waits much, a build takes what it gets: three things at
+# once on two processors and on four, and as many more as there are; two where there is no memory for
+# three guests.
+three_or_more() {
+    local jobs=$(($(nproc) * 3 / 4)) gib
+    gib=$(awk '/^MemTotal/ { print int($2 / 1048576) }' /proc/meminfo)
+    [ $jobs -gt 3 ] || jobs=$((gib < 11 ? 2 : 3))
+    echo $jobs
+}
+JOBS=${JOBS:-$(three_or_more)}
 passed=0 failed=0 skipped=0 said=''
 steps_logs=$(mktemp -d)
 declare -A step_what=() step_since=()
@@ -28,18 +38,34 @@ stop_steps() {
     rm -rf "$steps_logs"
 }
 
+# timed FILE COMMAND...: in a sub-shell; leaves in FILE the processor seconds of all its children
+timed() {
+    local times=$1 status
+    shift
+    "$@"
+    status=$?
+    times >"$times" # in a pipe it would be that of another shell
+    return $status
+}
+processor_seconds() { # FILE, with what times printed: MmS.SSSs, four of them
+    awk '{ for (i = 1; i <= NF; i++) { split($i, t, /[ms]/); all += 60 * t[1] + t[2] } }
+        END { print int(all + .5) }' "$1"
+}
+
 # Of a long log, the lines that a reader who sees only the end of it wants.
-what_failed() { # WHAT, SECONDS, LOG
-    echo "=== FAILED: $1 ($2 s)"
+what_failed() { # WHAT, TIME, LOG
+    echo "=== FAILED: $1 ($2)"
     grep -anE 'FAILED|\*\*\*|^failed on |ERROR|error:|unexplained' "$3" | tail -n 12 | cut -c1-300
     tail -n 3 "$3" | cut -c1-300
 }
 
 count() { # STATUS, WHAT, SECONDS, LOG
+    local time
+    time="$3 s, $(processor_seconds "$4.times") s of processors"
     case $1 in
     0)
         passed=$((passed + 1))
-        echo "=== ok: $2 ($3 s)"
+        echo "=== ok: $2 ($time)"
         ;;
     77)
         skipped=$((skipped + 1))
@@ -47,8 +73,8 @@ count() { # STATUS, WHAT, SECONDS, LOG
         ;;
     *)
         failed=$((failed + 1))
-        said+=$(what_failed "$2" "$3" "$4")$'\n'
-        echo "=== FAILED: $2 ($3 s)"
+        said+=$(what_failed "$2" "$time" "$4")$'\n'
+        echo "=== FAILED: $2 ($time)"
         ;;
     esac
 }
@@ -58,7 +84,7 @@ step() {
     shift
     echo
     echo "=== $what"
-    "$@" 2>&1 </dev/null | tee "$steps_logs/step"
+    timed "$steps_logs/step.times" "$@" 2>&1 </dev/null | tee "$steps_logs/step"
     status=${PIPESTATUS[0]}
     count "$status" "$what" $((SECONDS - since)) "$steps_logs/step"
     return "$status"
@@ -78,7 +104,7 @@ beside() {
     local what=$1
     shift
     while [ ${#step_what[@]} -ge "$JOBS" ]; do one_ends; done
-    (exec >"$steps_logs/$BASHPID" 2>&1 </dev/null && "$@") &
+    (exec >"$steps_logs/$BASHPID" 2>&1 </dev/null && timed "$steps_logs/$BASHPID.times" "$@") &
     step_what[$!]=$what step_since[$!]=$SECONDS
     echo "... $what"
 }
@@ -95,6 +121,8 @@ verdict() {
     all_done
     echo
     printf '%s' "$said"
+    times >"$steps_logs/times"
+    echo "$((SECONDS / 60)) minutes, $(($(processor_seconds "$steps_logs/times") / 60)) of processors"
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]
 }
