@@ -35,7 +35,7 @@ stops_with_nothing_left() {
 start_verifying() {
     LD_PRELOAD=$SHIM fio --filename="$DEVICE" --direct=1 --rw=randrw --rwmixread=40 --bsrange=4k-256k \
         --ioengine=libaio --iodepth=8 --verify=crc32c --verify_backlog=64 --verify_fatal=1 \
-        --verify_dump=0 --size=24m --time_based --runtime=600 --output-format=json \
+        --verify_dump=0 --size=24m --time_based --runtime=600 "${BURSTS[@]}" --output-format=json \
         --output="$SCRATCH/fio.json" --name=one 2>"$SCRATCH/fio.err" &
     fio=$!
     wait_for something_is_zero_copy

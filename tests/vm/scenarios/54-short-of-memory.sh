@@ -74,7 +74,11 @@ leave_free() { # MIB
     free=$(awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
     echo $(((free - $1) / 2)) >/proc/sys/vm/nr_hugepages
 }
-written() { stat_get '[.write.zero_copy.bytes, .write.copied.bytes] | add'; }
+written() {
+    local in_place copied
+    read -r in_place copied < <(stat_get .write.zero_copy.bytes .write.copied.bytes)
+    echo $((in_place + copied))
+}
 
 # Programs want 320 MiB, and there are 160. All of the storage has been written before: a file system
 # that has to allocate blocks needs memory for that, when there is none (docs/recovery.md).

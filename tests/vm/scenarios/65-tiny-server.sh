@@ -71,7 +71,7 @@ wait_for is_idle
 # ---- clients die ----
 for ((i = 0; i < $(times 3 30); i++)); do
     tell
-    LD_PRELOAD=$SHIM fio "${fio_job[@]}" --thread --size=64m --time_based --runtime=600 >/dev/null 2>&1 &
+    LD_PRELOAD=$SHIM fio "${fio_job[@]}" --thread --size=64m --time_based --runtime=600 "${BURSTS[@]}" >/dev/null 2>&1 &
     fio=$!
     wait_for serves_somebody "$zero_copy"
     kill -9 $fio
@@ -84,7 +84,7 @@ echo "  clients that are killed leave nothing behind"
 # ---- the server dies: I/O waits for the next one, and nobody's fails ----
 for ((i = 0; i < $(times 2 20); i++)); do
     tell
-    LD_PRELOAD=$SHIM fio "${fio_job[@]}" --thread --size=64m --time_based --runtime=15 \
+    LD_PRELOAD=$SHIM fio "${fio_job[@]}" --thread --size=64m --time_based --runtime=15 "${BURSTS[@]}" \
         --output="$SCRATCH/fio.out" &
     fio=$!
     wait_for serves_somebody "$zero_copy"

@@ -45,7 +45,7 @@ done
 start_file 64M
 LD_PRELOAD=$SHIM fio --name=v --filename="$DEVICE" --direct=1 --rw=randrw --bs=64k \
     --ioengine=libaio --iodepth=16 --verify=crc32c --verify_backlog=32 --verify_fatal=1 \
-    --size=32m --time_based --runtime=30 >"$SCRATCH/fio.out" 2>&1 &
+    --size=32m --time_based --runtime=30 "${BURSTS[@]}" >"$SCRATCH/fio.out" 2>&1 &
 fio=$!
 wait_for one_buffer_or_more
 sleep 1

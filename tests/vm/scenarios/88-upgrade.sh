@@ -21,7 +21,7 @@ rm -f /run/ublkzc/*.log # of scenarios that do kill servers
 UBLKZC=$installed start_file 128M -q 2
 LD_PRELOAD=$SHIM fio --filename="$DEVICE" --direct=1 --rw=randrw --rwmixread=40 \
     --bsrange=4k-1m --ioengine=libaio --iodepth=32 --verify=crc32c --verify_backlog=64 \
-    --verify_fatal=1 --verify_dump=0 --size=24m --time_based --runtime=3000 \
+    --verify_fatal=1 --verify_dump=0 --size=24m --time_based --runtime=3000 "${BURSTS[@]}" \
     --output-format=json --output="$SCRATCH/fio.json" --name=one --name=two --offset=64m \
     2>"$SCRATCH/fio.err" &
 fio=$!
