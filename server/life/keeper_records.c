@@ -57,24 +57,33 @@ static void change(struct keeper *k, struct kept *kept, const struct vault_recor
 	store_put(k, kept, fd >= 0);
 }
 
-void keeper_put(struct keeper *k, const struct vault_record *r, int fd)
+/* What is kept is not what should be: nobody is to begin with it. */
+static void lose(struct keeper *k, int err, const struct vault_record *r, int fd)
 {
-	struct kept *kept = keeper_find(k, r->id);
-
-	if (kept) {
-		change(k, kept, r, fd);
-		return;
-	}
-	kept = add(k, r, fd);
-	if (kept) {
-		store_put(k, kept, false);
-		return;
-	}
-	log_error(-ENOMEM, "keep a record of device %u", k->device);
+	log_error(err, "keep record %llu, of kind %u, of /dev/ublkb%u", (unsigned long long)r->id,
+		  r->kind, k->device);
 	k->stale = true;
 	store_give_up(k);
 	if (fd >= 0)
 		close(fd);
+}
+
+void keeper_put(struct keeper *k, const struct vault_record *r, int fd)
+{
+	struct kept *kept = keeper_find(k, r->id);
+
+	if (kept && kept->record.kind != r->kind) {
+		/* Its descriptor is of what it was, and so may be what others say of it. */
+		lose(k, -EPROTO, r, fd);
+	} else if (kept) {
+		change(k, kept, r, fd);
+	} else {
+		kept = add(k, r, fd);
+		if (kept)
+			store_put(k, kept, false);
+		else
+			lose(k, -ENOMEM, r, fd);
+	}
 }
 
 void keeper_drop(struct keeper *k, uint64_t id)

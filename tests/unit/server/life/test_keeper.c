@@ -100,6 +100,20 @@ static int gives_up_and_dies(struct vault *v, void *arg)
 	return 0;
 }
 
+static int changes_a_kind_and_dies(struct vault *v, void *arg)
+{
+	struct vault_record r = { .kind = VAULT_FILE };
+	int fd = memfd_create("r", 0);
+
+	(void)arg;
+	vault_put(v, &r, fd);
+	vault_ready(v, 9);
+	r.kind = VAULT_CLIENT;
+	vault_put(v, &r, -1);
+	die();
+	return 0;
+}
+
 /* ---- successors ---- */
 
 static void note_records(struct vault *v)
@@ -201,6 +215,13 @@ static void incomplete_records_are_not_inherited(void **state)
 {
 	(void)state;
 	assert_int_equal(status_of(start(goes_on_alone_and_dies, "records", "")), EXIT_WAITS);
+	expect_diary("ready 9;");
+}
+
+static void a_record_stays_what_it_is(void **state)
+{
+	(void)state;
+	assert_int_equal(status_of(start(changes_a_kind_and_dies, "records", "")), EXIT_WAITS);
 	expect_diary("ready 9;");
 }
 
@@ -307,6 +328,7 @@ int main(int argc, char **argv)
 		T(what_was_said_before_death_is_inherited),
 		T(a_server_that_never_was_live_has_no_successor),
 		T(incomplete_records_are_not_inherited),
+		T(a_record_stays_what_it_is),
 		T(a_server_goes_on_alone_when_its_keeper_knows),
 		T(a_device_that_is_gone_ends_it),
 		T(successors_that_die_are_replaced),
