@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +76,7 @@ static struct {
 	/* the engine's thread */
 	pthread_t thread;
 	pthread_mutex_t lock;
+	pthread_cond_t more;
 	struct ublkzc_request *elsewhere[DEPTH];
 	unsigned int nr_elsewhere, nr_ended_elsewhere;
 	bool thread_stops;
@@ -92,10 +92,15 @@ static off_t pages_of(unsigned int tag)
 	return UBLKSRV_IO_BUF_OFFSET + ((off_t)tag << UBLK_TAG_OFF);
 }
 
+/* Bytes that are nowhere else; rand() for each of them would be most of this test's time. */
 static void fill(uint8_t *to, size_t len)
 {
-	for (size_t i = 0; i < len; i++)
-		to[i] = (uint8_t)rand();
+	uint64_t x = (uint64_t)rand() + 1;
+
+	for (size_t i = 0; i < len; i += sizeof(x)) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		memcpy(to + i, &x, len - i < sizeof(x) ? len - i : sizeof(x));
+	}
 }
 
 /* ---- the engine ---- */
@@ -135,14 +140,14 @@ static void *elsewhere(void *arg)
 		struct ublkzc_request *rq = NULL;
 
 		pthread_mutex_lock(&t.lock);
+		while (!t.nr_elsewhere && !t.thread_stops)
+			pthread_cond_wait(&t.more, &t.lock);
 		if (t.nr_elsewhere)
 			rq = t.elsewhere[--t.nr_elsewhere];
-		stops = t.thread_stops && !rq;
+		stops = !rq;
 		pthread_mutex_unlock(&t.lock);
 		if (rq)
 			finish(rq);
-		else
-			sched_yield();
 	}
 	return NULL;
 }
@@ -152,6 +157,7 @@ static void end_elsewhere(struct ublkzc_request *rq)
 	pthread_mutex_lock(&t.lock);
 	t.elsewhere[t.nr_elsewhere++] = rq;
 	t.nr_ended_elsewhere++;
+	pthread_cond_signal(&t.more);
 	pthread_mutex_unlock(&t.lock);
 }
 
@@ -517,6 +523,7 @@ static int set_up(void **state)
 	t.size = DISK;
 	t.memory_align = 1;
 	pthread_mutex_init(&t.lock, NULL);
+	pthread_cond_init(&t.more, NULL);
 	assert_int_equal(pthread_create(&t.thread, NULL, elsewhere, NULL), 0);
 	return 0;
 }
@@ -526,6 +533,7 @@ static int tear_down(void **state)
 	(void)state;
 	pthread_mutex_lock(&t.lock);
 	t.thread_stops = true;
+	pthread_cond_signal(&t.more);
 	pthread_mutex_unlock(&t.lock);
 	pthread_join(t.thread, NULL);
 	munmap(t.descriptors, 65536);
@@ -576,14 +584,14 @@ static void run(unsigned int nr)
 static void requests_of_all_kinds_at_once_are_done_right(void **state)
 {
 	(void)state;
-	run(5000);
+	run(2000);
 	assert_true(t.most_at_once >= DEPTH - 2);
 	assert_true(counter_get(&t.counters->read.zero_copy_requests) > 100);
 	assert_true(counter_get(&t.counters->write.copied_requests) > 100);
 	assert_true(counter_get(&t.counters->copied_unknown_buffer) > 100);
 	assert_int_equal(counter_get(&t.counters->bounced), 0);
 	assert_int_equal(counter_get(&t.counters->copied_unanswered_bytes), 0);
-	assert_true(t.nr_ended_elsewhere > 500);
+	assert_true(t.nr_ended_elsewhere > 200);
 	assert_true(counter_get(&t.counters->errors) > 100);
 }
 
@@ -592,7 +600,7 @@ static void where_data_was_copied_is_noted_evenly(void **state)
 	uint64_t copied, nr;
 
 	(void)state;
-	run(5000);
+	run(2000);
 	copied = counter_get(&t.counters->read.copied_bytes) +
 		 counter_get(&t.counters->write.copied_bytes);
 	nr = atomic_load(&t.copied->nr);
@@ -608,7 +616,7 @@ static void what_is_copied_while_a_client_waits_is_known(void **state)
 
 	(void)state;
 	registry_asked(t.registry);
-	run(5000);
+	run(2000);
 	copied = counter_get(&t.counters->read.copied_bytes) +
 		 counter_get(&t.counters->write.copied_bytes);
 	assert_true(counter_get(&t.counters->copied_unanswered_bytes) > copied / 2);
@@ -619,7 +627,7 @@ static void misaligned_memory_goes_through_ours(void **state)
 {
 	(void)state;
 	t.memory_align = 512;
-	run(5000);
+	run(2000);
 	assert_true(counter_get(&t.counters->bounced) > 100);
 	assert_true(counter_get(&t.counters->bounced) <
 		    counter_get(&t.counters->read.zero_copy_requests) +
@@ -677,8 +685,8 @@ static void memory_that_the_ring_has_pinned_comes_and_goes(void **state)
 	(void)state;
 	t.fixed = true;
 	fake_ring.features = 0; /* of an older kernel: io_command() looks */
-	run(5000);
-	assert_true(t.nr_withdrawals >= 5000 / 512 - 2);
+	run(2000);
+	assert_true(t.nr_withdrawals >= 2000 / 512 - 2);
 	assert_true(t.nr_fixed > 100);
 	assert_true(counter_get(&t.counters->fixed) > 10);
 	assert_true(counter_get(&t.counters->fixed) <= t.nr_fixed);
