@@ -14,8 +14,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define CONNECTIONS 64
+#define CONNECTIONS 256
 #define BATCH 16
+#define TRICKLE 40U /* bytes that come one by one */
 
 enum { READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, NR_COMMANDS };
 
@@ -116,7 +117,11 @@ static bool shake_hands(int fd)
 	uint32_t flags;
 	char data[4096];
 
-	put(fd, &hello, sizeof(hello));
+	if (s.options.greeting == FAKE_GIBBERISH)
+		hello.magic ^= 1;
+	put(fd, &hello, s.options.greeting == FAKE_HANGS_UP ? 11 : sizeof(hello));
+	if (s.options.greeting == FAKE_HANGS_UP)
+		return false;
 	if (!get(fd, &flags, sizeof(flags)))
 		return false;
 	while (get(fd, &option, sizeof(option)) && be32toh(option.len) <= sizeof(data) &&
@@ -187,28 +192,78 @@ static bool hold_back(int fd)
 	return true;
 }
 
-/* False: the connection is to end. */
-static bool answer_command(int fd, struct command *c)
+/* A structured reply: its only piece, of a READ's data, says that it is not the last. */
+static void put_structured(int fd, const struct command *c)
+{
+	struct __attribute__((packed)) {
+		uint32_t magic;
+		uint16_t flags, type;
+		uint64_t cookie;
+		uint32_t len;
+		uint64_t offset;
+	} piece = { htobe32(0x668e33ef), 0,	       htobe16(1), c->rq.cookie,
+		    htobe32(8 + c->rq.len), htobe64(c->rq.offset) };
+
+	put(fd, &piece, sizeof(piece));
+	put(fd, c->data, c->rq.type == READ ? c->rq.len : 0);
+}
+
+static void put_slowly(int fd, const uint8_t *data, size_t len)
+{
+	size_t slow = len < TRICKLE ? len : TRICKLE;
+
+	for (size_t i = 0; i < slow; i++) {
+		put(fd, data + i, 1);
+		usleep(2000);
+	}
+	put(fd, data + slow, len - slow);
+}
+
+static void put_reply(int fd, const struct command *c)
 {
 	struct reply reply = { htobe32(0x67446698), 0, c->rq.cookie };
+	size_t len = sizeof(reply), of_data = c->rq.type == READ ? c->rq.len : 0;
+	uint8_t *all = malloc(len + of_data);
 
-	if (c->trick == FAKE_CUT_BEFORE)
-		return false;
-	if (c->trick == FAKE_SILENT)
-		hold_back(fd);
-	if (c->trick == FAKE_ERROR)
+	if (c->trick == FAKE_ERROR) {
 		reply.error = htobe32(fake_error);
-	else
-		do_command(c);
-	if (c->trick == FAKE_CUT_AFTER)
-		return false;
+		of_data = 0;
+	}
 	if (c->trick == FAKE_NONSENSE)
 		reply.magic = 0x12345678;
 	if (c->trick == FAKE_STRANGER)
 		reply.cookie ^= 0x5555;
-	put(fd, &reply, c->trick == FAKE_CUT_IN_REPLY && c->rq.type != READ ? 7 : sizeof(reply));
-	if (c->rq.type == READ && !reply.error)
-		put(fd, c->data, c->trick == FAKE_CUT_IN_REPLY ? c->rq.len / 2 : c->rq.len);
+	assert(all);
+	memcpy(all, &reply, len);
+	memcpy(all + len, c->data, of_data);
+	if (c->trick == FAKE_CUT_IN_REPLY)
+		len = of_data ? len + of_data / 2 : 7;
+	else
+		len += of_data;
+	if (c->trick == FAKE_TRICKLE)
+		put_slowly(fd, all, len);
+	else
+		put(fd, all, len);
+	if (c->trick == FAKE_TWICE)
+		put(fd, all, len);
+	free(all);
+}
+
+/* False: the connection is to end. */
+static bool answer_command(int fd, struct command *c)
+{
+	if (c->trick == FAKE_CUT_BEFORE)
+		return false;
+	if (c->trick == FAKE_SILENT)
+		hold_back(fd);
+	if (c->trick != FAKE_ERROR)
+		do_command(c);
+	if (c->trick == FAKE_CUT_AFTER)
+		return false;
+	if (c->trick == FAKE_STRUCTURED)
+		put_structured(fd, c);
+	else
+		put_reply(fd, c);
 	return c->trick != FAKE_CUT_IN_REPLY;
 }
 

@@ -31,6 +31,9 @@ enum fake_trick {
 	FAKE_CUT_BEFORE,   /* the connection is closed, and nothing was done */
 	FAKE_CUT_AFTER,	   /* it was done */
 	FAKE_CUT_IN_REPLY, /* and half of the reply is sent */
+	FAKE_STRUCTURED,   /* the reply is in pieces, which nobody agreed to */
+	FAKE_TWICE,	   /* the reply is sent a second time */
+	FAKE_TRICKLE,	   /* the reply comes byte by byte, for a while */
 	FAKE_SILENT,	   /* it is done and answered after fake_answer() or the client's end */
 };
 
@@ -38,7 +41,8 @@ struct fake_options {
 	uint64_t size;
 	unsigned int flags;
 	uint32_t minimum, preferred, maximum; /* 0: says nothing of blocks */
-	bool backwards;			      /* takes what is there, and answers the last first */
+	enum { FAKE_POLITE, FAKE_GIBBERISH, FAKE_HANGS_UP } greeting;
+	bool backwards; /* takes what is there, and answers the last first */
 };
 
 void fake_start(const char *path, const struct fake_options *options);

@@ -45,8 +45,75 @@ static void nonsense_ends_a_connection_and_no_more(void **state)
 	assert_int_equal(host_open(uri, NULL), 0);
 	survives(FAKE_NONSENSE);
 	survives(FAKE_STRANGER);
+	survives(FAKE_STRUCTURED);
+	survives(FAKE_TWICE);
+	survives(FAKE_TRICKLE);
 	/* It was alive all the time: nothing is in doubt. */
 	assert_int_equal(do_io(UBLKZC_FLUSH, 0, NULL, 0), 0);
+	host_close();
+}
+
+/* Many requests at once, and something is wrong with one after the other, now and then. */
+static void whatever_it_does_what_is_read_was_written(void **state)
+{
+	static const enum fake_trick tricks[] = {
+		FAKE_NONE,     FAKE_NONSENSE, FAKE_STRANGER,	 FAKE_STRUCTURED, FAKE_TWICE,
+		FAKE_TRICKLE,  FAKE_CUT_AFTER, FAKE_CUT_IN_REPLY, FAKE_CUT_BEFORE,
+	};
+	static uint8_t data[8][4096], read[8][4096];
+	unsigned int seed = 1;
+
+	(void)state;
+	assert_int_equal(host_open(uri, "cache=durable", "connections=2", NULL), 0);
+	for (unsigned int round = 0; round < 24; round++) {
+		struct task tasks[16];
+		enum ublkzc_op op = round % 2 ? UBLKZC_READ : UBLKZC_WRITE;
+
+		for (unsigned int i = 0; i < 8; i++) {
+			if (op == UBLKZC_WRITE)
+				fill(data[i], 4096, round * 8 + i);
+			memset(read[i], 0, 4096);
+			begin(&tasks[i], op, i * 4096, op == UBLKZC_READ ? read[i] : data[i], 4096, 1);
+			if (i % 3 == 0)
+				fake_trick(tricks[rand_r(&seed) % (sizeof(tricks) / sizeof(*tricks))]);
+		}
+		for (unsigned int i = 0; i < 8; i++) {
+			assert_true(await(&tasks[i], 60));
+			assert_int_equal(tasks[i].res, 0);
+			assert_memory_equal(op == UBLKZC_READ ? read[i] : fake_bytes() + i * 4096,
+					    data[i], 4096);
+		}
+	}
+	host_close();
+}
+
+static void who_greets_with_nonsense_is_not_taken(void **state)
+{
+	struct fake_options other = all;
+
+	(void)state;
+	other.greeting = FAKE_GIBBERISH;
+	fake_stop(false);
+	fake_restart(&other);
+	assert_true(host_open(uri, NULL) < 0);
+	fake_stop(false);
+	fake_restart(&all);
+	assert_int_equal(host_open(uri, "cache=durable", NULL), 0);
+	for (other.greeting = FAKE_GIBBERISH; other.greeting <= FAKE_HANGS_UP; other.greeting++) {
+		struct task t;
+
+		fill(wrote, LEN, other.greeting);
+		fake_stop(false);
+		fake_restart(&other);
+		begin(&t, UBLKZC_WRITE, 0, wrote, LEN, 1);
+		run(1500);
+		assert_false(t.done);
+		fake_stop(false);
+		fake_restart(&all);
+		assert_true(await(&t, 60));
+		assert_int_equal(t.res, 0);
+		assert_memory_equal(fake_bytes(), wrote, LEN);
+	}
 	host_close();
 }
 
@@ -298,6 +365,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		UNIT(a_connection_that_is_lost_is_made_anew),
 		UNIT(nonsense_ends_a_connection_and_no_more),
+		UNIT(whatever_it_does_what_is_read_was_written),
+		UNIT(who_greets_with_nonsense_is_not_taken),
 		UNIT(a_server_that_is_about_to_end_is_left),
 		UNIT(requests_wait_for_a_server),
 		UNIT(but_not_for_ever),
