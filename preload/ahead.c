@@ -70,6 +70,12 @@ static bool note_arena(unsigned int slot, struct pieces *p)
 	return true;
 }
 
+/* Of nothing, in one go: small pages would have to be copied into it afterwards. */
+static bool make_huge(char *at, size_t len)
+{
+	return len == STEP && (size_t)at % STEP == 0 && !sys_madvise(at, len, MADV_COLLAPSE);
+}
+
 /* What was there already costs nothing. */
 static bool populate_step(const struct memfile *f, const char *base, char *at, size_t len)
 {
@@ -78,7 +84,8 @@ static bool populate_step(const struct memfile *f, const char *base, char *at, s
 	if (!idle_room(f, len))
 		return false;
 	before = memfile_resident(f, 0);
-	sys_madvise(at, len, MADV_POPULATE_WRITE);
+	if (!make_huge(at, len))
+		sys_madvise(at, len, MADV_POPULATE_WRITE);
 	after = memfile_resident(f, 0);
 	idle_note(f, (uint64_t)(at - base), at, len, after > before ? after - before : 0);
 	return true;
@@ -110,12 +117,12 @@ static void populate(const struct pieces *p, long long deadline)
 	size_t sum = 0;
 
 	for (unsigned int i = 0; i < p->nr; i++)
-		for (size_t done = 0; done < p->list[i].len; done += STEP) {
-			size_t left = p->list[i].len - done;
-			size_t len = left < STEP ? left : STEP;
+		for (size_t done = 0, len; done < p->list[i].len; done += len) {
+			char *at = p->list[i].at + done;
 
+			len = at_most(STEP - (size_t)at % STEP, p->list[i].len - done);
 			if ((sum >= AHEAD_LEAST && sys_now_ms() >= deadline) ||
-			    !populate_step(&p->file, p->base, p->list[i].at + done, len))
+			    !populate_step(&p->file, p->base, at, len))
 				return;
 			sum += len;
 		}

@@ -240,6 +240,18 @@ struct arena *arena_of_file(dev_t dev, ino_t ino, uint64_t offset)
 	return NULL;
 }
 
+/* What is touched first is then a huge page, where the system lets shared memory have them
+ * (shmem_enabled): it could only be made one as long as no I/O was in flight in it. */
+static long map_file(const struct arena *a, char *at, size_t len, uint64_t offset)
+{
+	long map = sys_mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, a->file.fd,
+			    (off_t)offset);
+
+	if (!sys_is_error(map))
+		sys_madvise(at, len, MADV_HUGEPAGE);
+	return map;
+}
+
 /* The file is known as ours before it is mapped: a fork may come in between. */
 static bool fill(struct arena *a, char *at, size_t len, size_t longest)
 {
@@ -248,9 +260,7 @@ static bool fill(struct arena *a, char *at, size_t len, size_t longest)
 	*a = (struct arena){ .base = at, .len = len, .longest = longest, .growing = longest > len };
 	if (memfile_make(&a->file, longest, 0) < 0)
 		return false;
-	map = blocks_make_granules(a) ? sys_mmap(at, len, PROT_READ | PROT_WRITE,
-						 MAP_SHARED | MAP_FIXED, a->file.fd, 0)
-				      : -1;
+	map = blocks_make_granules(a) ? map_file(a, at, len, 0) : -1;
 	if (!sys_is_error(map)) {
 		arena_publish(a);
 		vmas_keep_proc();

@@ -20,6 +20,7 @@
 
 #define CONTROL "/dev/ublk-control"
 #define HUGE_PAGE (2UL << 20)
+#define SHMEM_ENABLED "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 #define SHIM_PAGE 4096L	    /* bytes: what libublkzc.so knows */
 #define SHIM_MIN_NOFILE 44U /* docs/environment.md */
 #ifndef MADV_COLLAPSE
@@ -213,8 +214,18 @@ static void uring(struct doctor *d)
 
 /* ---- what a client needs ---- */
 
+/* Whether it is a huge page as soon as it is touched. */
+static bool is_huge_at_once(char *page)
+{
+	unsigned char there = 0;
+
+	madvise(page, HUGE_PAGE, MADV_HUGEPAGE);
+	page[0] = 1;
+	return mincore(page + HUGE_PAGE / 2, 1, &there) == 0 && (there & 1);
+}
+
 /* One huge page of a memfd, as an arena has them.  0, or an errno. */
-static int try_collapse(int fd)
+static int try_huge(int fd, bool *at_once)
 {
 	char *map = mmap(NULL, 2 * HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *page;
@@ -227,7 +238,7 @@ static int try_collapse(int fd)
 	    MAP_FAILED) {
 		err = errno;
 	} else {
-		memset(page, 1, HUGE_PAGE);
+		*at_once = is_huge_at_once(page);
 		if (madvise(page, HUGE_PAGE, MADV_COLLAPSE) < 0)
 			err = errno;
 	}
@@ -239,6 +250,7 @@ static void memory(struct doctor *d)
 {
 	int fd = memfd_create("ublkzc-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	struct finding *f;
+	bool at_once = false;
 	int err;
 
 	if (fd < 0 || ftruncate(fd, HUGE_PAGE) < 0) {
@@ -246,11 +258,16 @@ static void memory(struct doctor *d)
 			       strerror(errno));
 		finding_next(f,
 			     "allow memfd_create and files of 2 MiB here (seccomp, RLIMIT_FSIZE)");
-	} else if ((err = try_collapse(fd))) {
+	} else if ((err = try_huge(fd, &at_once))) {
 		doctor_say(d, "memory", GRADE_NOTE,
 			   "can be shared; without huge pages (MADV_COLLAPSE: %s), large requests "
 			   "are slower",
 			   strerror(err));
+	} else if (!at_once) {
+		f = doctor_say(d, "memory", GRADE_NOTE,
+			       "can be shared; beyond the first megabytes not in huge pages "
+			       "(" SHMEM_ENABLED "): large requests are slower");
+		finding_next(f, "echo advise > " SHMEM_ENABLED);
 	} else {
 		doctor_say(d, "memory", GRADE_OK, "can be shared, and in huge pages");
 	}

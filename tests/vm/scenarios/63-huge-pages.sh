@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Memory of huge pages (hugetlbfs): what the client has touched is registered, what he has not is
 # neither allocated nor registered by the server, and what he touches later is registered later.
+# And the library's memory is huge pages, where the system lets it.
 . "$(dirname "$0")/../lib.sh"
 
 MIB=$((1 << 20)) HUGE=$((2 << 20))
@@ -118,3 +119,17 @@ wait "$client" || fail "the client: status $?"
 wait_for nothing_registered
 wait_for none_pinned
 wait_for all_free
+
+# --- the library's own, where the system lets shared memory have huge pages --------------------
+ENABLED=/sys/kernel/mm/transparent_hugepage/shmem_enabled
+at_end "echo $(sed 's/.*\[\(.*\)\].*/\1/' $ENABLED) >$ENABLED"
+echo advise >$ENABLED
+# Many buffers in one block, of which most is touched by I/O alone.
+(LD_PRELOAD=$SHIM run_fio --name=j --thread=1 --filename="$DEVICE" --direct=1 --rw=randread --bs=1m --size=64M \
+    --ioengine=io_uring --iodepth=24 --time_based --runtime=600) >"$SCRATCH/fio" 2>&1 &
+job=$!
+buffers_are_huge() { [ "$(awk '/^ShmemHugePages/ { print $2 }' /proc/meminfo)" -ge $((24 << 10)) ]; }
+(wait_for buffers_are_huge) || fail "$(grep ShmemHuge /proc/meminfo); $(cat "$SCRATCH/fio")"
+echo "  24 buffers of 1 MiB are huge pages"
+pkill -INT -P $job fio
+wait $job || : # it was told to end
