@@ -18,14 +18,14 @@ static bool users(const struct command *c)
 	return c->summary != NULL;
 }
 
-/* ---- bash, and zsh through its bashcompinit ---- */
+/* ---- bash and zsh, with the compgen of its bashcompinit ---- */
 
 static const char *bash_generator(enum word word)
 {
 	switch (word) {
 	case WORD_DEVICE:
 	case WORD_DEVICES:
-		return "compgen -W \"$(cd /dev && echo ublkb[0-9]*)\" -- \"$word\"";
+		return "compgen -W \"$(command ls /dev | grep '^ublkb[0-9]')\" -- \"$word\"";
 	case WORD_FILE:
 	case WORD_FILES:
 		return "compgen -f -- \"$word\"";
@@ -71,9 +71,10 @@ static void bash_verb(const struct command *c)
 	       bash_generator(c->operand));
 }
 
-static void bash(void)
+/* What may be there, a word a line: of bash, and of zsh with its compgen. */
+static void words(void)
 {
-	printf("# ublkzc completion bash\n_ublkzc_words() { # VERB BEFORE WORD\n"
+	printf("_ublkzc_words() { # VERB BEFORE WORD\n"
 	       "    local before=$2 word=$3\n    case $1 in\n");
 	for (unsigned int i = 0; commands[i]; i++)
 		if (users(commands[i]))
@@ -82,8 +83,14 @@ static void bash(void)
 	for (unsigned int i = 0; commands[i]; i++)
 		if (users(commands[i]))
 			printf(" %s", commands[i]->name);
-	printf("' -- \"$word\" ;;\n    esac\n}\n"
-	       "_ublkzc() {\n    local verb=''\n"
+	printf("' -- \"$word\" ;;\n    esac\n}\n");
+}
+
+static void bash(void)
+{
+	printf("# ublkzc completion bash\n");
+	words();
+	printf("_ublkzc() {\n    local verb=''\n"
 	       "    [ \"$COMP_CWORD\" -lt 2 ] || verb=${COMP_WORDS[1]}\n"
 	       "    mapfile -t COMPREPLY < <(_ublkzc_words \"$verb\" \"${COMP_WORDS[COMP_CWORD - "
 	       "1]}\" "
@@ -93,8 +100,14 @@ static void bash(void)
 
 static void zsh(void)
 {
-	printf("#compdef ublkzc\nautoload -U +X bashcompinit && bashcompinit\n");
-	bash();
+	printf("#compdef ublkzc\nautoload -Uz bashcompinit\nbashcompinit\n");
+	words();
+	printf("_ublkzc() {\n    local verb=''\n    local -a found\n"
+	       "    (( CURRENT < 3 )) || verb=$words[2]\n"
+	       "    found=(${(f)\"$(_ublkzc_words \"$verb\" \"$words[CURRENT-1]\" "
+	       "\"$words[CURRENT]\")\"})\n"
+	       "    compadd -a found\n}\n"
+	       "if [[ $funcstack[1] = _ublkzc ]]; then _ublkzc; else compdef _ublkzc ublkzc; fi\n");
 }
 
 /* ---- fish ---- */
@@ -116,7 +129,7 @@ static const char *fish_generator(enum word word)
 	switch (word) {
 	case WORD_DEVICE:
 	case WORD_DEVICES:
-		return " -f -a '(string match -r \"ublkb[0-9]+$\" /dev/ublkb*)'";
+		return " -f -a '(command ls /dev | string match -r \\'^ublkb[0-9]+$\\')'";
 	case WORD_FILE:
 	case WORD_FILES:
 		return " -F";
