@@ -18,6 +18,9 @@
 #include "stats.h"
 #include "sys.h"
 
+#ifndef MAP_32BIT
+#define MAP_32BIT 0 /* x86 only */
+#endif
 #define NOT_CAPTURED_FLAGS (MAP_STACK | MAP_GROWSDOWN | MAP_NORESERVE | MAP_32BIT | MAP_SHARED)
 #define MARK_MS 50 /* to set a mark, of which no note can be left */
 

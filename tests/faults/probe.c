@@ -25,7 +25,7 @@ static const char nowhere[] = "/nonexistent/file";
 
 static long try_fork(void)
 {
-	long pid = syscall(SYS_fork);
+	long pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 
 	if (pid == 0)
 		_exit(0);

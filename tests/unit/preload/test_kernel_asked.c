@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,9 +200,9 @@ static void a_witness_is_seen_until_it_ends(void **state)
 	assert_int_equal(pipe(up), 0);
 	assert_true(witness_start());
 	assert_true(witness_active());
-	pid = (pid_t)syscall(SYS_fork);
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 	if (pid == 0) {
-		if (syscall(SYS_fork) == 0) { /* a grandchild outlives it */
+		if (syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) == 0) { /* a grandchild outlives it */
 			syscall(SYS_close_range, 10, ~0U, 0);
 			_exit(read(go[0], &byte, 1) == 1 && write(up[1], "", 1) == 1 ? 0 : 1);
 		}
@@ -375,7 +376,7 @@ static void a_child_keeps_what_its_parent_unmaps(void **state)
 	assert_true(blocks_lock_within(1000));
 	assert_true(fork_make_private());
 	blocks_unlock();
-	pid = (pid_t)syscall(SYS_fork);
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 	if (pid == 0) {
 		size_t i = 0;
 
@@ -414,7 +415,7 @@ static int fork_without_proc(const char *root, int *shared, char *p)
 		return 2;
 	(void)shared;
 	fork_prepare();
-	pid = (pid_t)syscall(SYS_fork);
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 	if (pid == 0) {
 		fork_child();
 		memset(p, 3, 4 * PAGE);
@@ -441,7 +442,7 @@ static void forks_are_repaired_without_proc(void **state)
 	}
 	assert_non_null(mkdtemp(root));
 	fork_prepare();
-	pid = (pid_t)syscall(SYS_fork);
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 	if (pid == 0) {
 		fork_child();
 		block_free(p);

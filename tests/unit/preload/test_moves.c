@@ -3,6 +3,7 @@
  * mremap of captured mappings against the kernel's own of private memory: pieces grow, shrink,
  * move, and are cut in two by the same calls, and have the same content afterwards.
  */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -168,7 +169,7 @@ static void check_in_a_child(void)
 	pid_t pid;
 
 	fork_prepare();
-	pid = (pid_t)syscall(SYS_fork); /* the handlers by hand */
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); /* the handlers by hand */
 	if (pid == 0) {
 		fork_child();
 		_exit(all_same() ? 0 : 1);
