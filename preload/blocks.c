@@ -83,9 +83,7 @@ static bool take_run(uint32_t len, size_t align, struct taken *t)
 			return true;
 		}
 	}
-	/* What alignment may cost, so that a fresh arena surely fits. */
-	if (align > ARENA_GRANULE && align < ARENA_ALIGN)
-		bytes += align;
+	/* It begins on the most that can be asked for. */
 	t->fresh = true;
 	return add_arena(bytes, false, t) && run_take(t->arena, len, align, &t->at, &t->clean);
 }

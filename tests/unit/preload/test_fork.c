@@ -332,9 +332,32 @@ static void the_parent_does_not_hang_on_a_child_that_dies(void **state)
 	}
 #define BOTH(f) COPY(f), PRIVATE(f)
 
+/* It comes first, in a process that has no arena yet, and allocates in its parent's memory. */
+static void a_child_of_vfork_is_not_the_owner(void **state)
+{
+	char *none = NULL;
+	int status;
+	pid_t pid;
+	void *p;
+
+	(void)state;
+	config_read(&none, &config);
+	pid = vfork();
+	if (!pid)
+		_exit(block_alloc(SIZE, 4096, false) ? 1 : 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	p = block_alloc(SIZE, 4096, false);
+	assert_non_null(p);
+	assert_int_equal(shim.owner, getpid());
+	block_free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_child_of_vfork_is_not_the_owner), /* before there is an arena */
 		BOTH(freed_blocks_do_not_outlive_a_fork),
 		BOTH(both_sides_keep_their_own),
 		BOTH(both_sides_go_on_allocating),

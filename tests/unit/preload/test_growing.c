@@ -2,6 +2,7 @@
 /* Blocks that grow, and how much of what is free stays. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "preload/blocks.h"
@@ -138,6 +139,11 @@ static void addresses_that_were_cut_off_come_back(void **state)
 		assert_true(!arenas[i].granules ||
 			    arenas[i].len <= arenas[i].high * ARENA_GRANULE + ARENA_ALIGN);
 	blocks_unlock();
+	/* Nobody else's memory can come to lie there, and be taken for ours. */
+	for (size_t at = 0; at < arena_reserved; at += ARENA_ALIGN)
+		assert_ptr_equal(mmap(arena_base + at, 4096, PROT_NONE,
+				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+				 MAP_FAILED);
 	p = grown(p, 32 * MIB, &moved);
 	assert_int_equal(moved, 1);
 	assert_int_equal(p[0], 1);

@@ -261,11 +261,13 @@ static void a_server_that_never_answers_is_waited_for_once(void **state)
 	config.connect_ms = 100;
 	session_arm(DEVICE, 0);
 	assert_int_equal(stat_get(STAT_DEADLINE), 1);
+	await_memfds(1);
+	/* nor for what comes later */
+	assert_non_null(arena_new(ARENA_GRANULE));
 	config.connect_ms = 60000;
 	began = sys_now_ms();
 	session_arm(DEVICE, 0);
 	assert_true(sys_now_ms() - began < 30000);
-	await_memfds(1);
 	assert_true(server_lives());
 }
 

@@ -658,19 +658,6 @@ static void a_socket_closed_under_us_is_noticed(void **state)
 	fake_stop(&f);
 }
 
-static void the_older_protocol_is_spoken_where_there_is_no_other(void **state)
-{
-	struct fake f;
-
-	(void)state;
-	fake_start(&f, 6, POLITE, true);
-	session_arm(6, 0);
-	assert_true(session_armed());
-	assert_int_equal(stat_get(STAT_LEGACY), 1);
-	assert_true(f.memfds >= 1);
-	fake_stop(&f);
-}
-
 static unsigned int nr_arenas(void)
 {
 	unsigned int nr = 0;
@@ -682,6 +669,24 @@ static unsigned int nr_arenas(void)
 		nr += view.id && !view.part;
 	}
 	return nr;
+}
+
+static void the_older_protocol_is_spoken_where_there_is_no_other(void **state)
+{
+	struct fake f;
+	void *grown = block_alloc_growing(1UL << 20);
+
+	(void)state;
+	assert_true(arena_of(grown)->growing);
+	fake_start(&f, 6, POLITE, true);
+	session_arm(6, 0);
+	assert_true(session_armed());
+	assert_int_equal(stat_get(STAT_LEGACY), 1);
+	assert_true(f.memfds >= 1);
+	/* It may have all of a file exist, so it gets none that is longer than an arena. */
+	assert_int_equal(f.memfds, nr_arenas());
+	block_free(grown);
+	fake_stop(&f);
 }
 
 /* Each open would pay for it again. */
@@ -727,6 +732,54 @@ static void arming_inside_the_allocator_gives_up(void **state)
 	session_arm(5, 0);
 	assert_true(session_armed());
 	fake_stop(&f);
+}
+
+static atomic_bool stopped;
+static int go_on[2];
+
+static void stop_until_told(int sig)
+{
+	char c;
+
+	(void)sig;
+	stopped = true;
+	assert_int_equal(read(go_on[0], &c, 1), 1);
+}
+
+static void *arm_slowly(void *arg)
+{
+	session_arm(5, 0);
+	return arg;
+}
+
+/* Collectors stop threads wherever they are: who opens a file meanwhile waits, and not for ever. */
+static void a_thread_that_is_stopped_while_it_arms_stops_nobody(void **state)
+{
+	struct fake f;
+	pthread_t thread;
+	long long before;
+
+	(void)state;
+	assert_int_equal(pipe(go_on), 0);
+	signal(SIGUSR1, stop_until_told);
+	fake_start(&f, 5, SILENT, false);
+	assert_int_equal(pthread_create(&thread, NULL, arm_slowly, NULL), 0);
+	await_count(&f.hellos, 1); /* it waits for the answer */
+	pthread_kill(thread, SIGUSR1);
+	for (int i = 0; i < 10000 && !stopped; i++)
+		usleep(1000);
+	assert_true(stopped);
+	config.connect_ms = 50;
+	before = sys_now_ms();
+	session_arm(6, 0);
+	assert_true(sys_now_ms() - before >= 50);
+	assert_int_equal(stat_get(STAT_DEADLINE), 1);
+	assert_int_equal(write(go_on[1], "", 1), 1);
+	fake_stop(&f); /* that ends its waiting */
+	pthread_join(thread, NULL);
+	signal(SIGUSR1, SIG_DFL);
+	close(go_on[0]);
+	close(go_on[1]);
 }
 
 static void two_disks_have_two_sessions(void **state)
@@ -810,19 +863,15 @@ int main(void)
 		T(an_answer_that_never_comes_is_waited_for_once),
 		T(no_server_is_counted_and_not_asked_again_at_once),
 		T(a_silent_server_costs_no_more_than_the_deadline),
-		T(a_late_server_has_everything_when_it_looks),
-		T(a_late_refusal_is_one),
-		T(a_full_queue_is_waited_for),
-		T(misbehaving_servers_are_left_alone),
-		T(answers_are_understood_as_specified),
-		T(an_older_server_is_asked_for_what_it_can),
-		T(who_declines_to_look_is_not_asked_again),
-		T(a_socket_closed_under_us_is_noticed),
+		T(a_late_server_has_everything_when_it_looks), T(a_late_refusal_is_one),
+		T(a_full_queue_is_waited_for), T(misbehaving_servers_are_left_alone),
+		T(answers_are_understood_as_specified), T(an_older_server_is_asked_for_what_it_can),
+		T(who_declines_to_look_is_not_asked_again), T(a_socket_closed_under_us_is_noticed),
 		T(the_older_protocol_is_spoken_where_there_is_no_other),
 		T(an_older_server_that_fails_us_is_not_asked_at_every_open),
 		T(arming_inside_the_allocator_gives_up),
-		T(two_disks_have_two_sessions),
-		T(a_forked_child_has_a_session_of_its_own),
+		T(a_thread_that_is_stopped_while_it_arms_stops_nobody),
+		T(two_disks_have_two_sessions), T(a_forked_child_has_a_session_of_its_own),
 		T(a_server_is_told_of_blocks_that_are_not_populated),
 		T(an_open_tells_of_what_was_touched_since), /* last: it spends what is populated
 							       ahead */
