@@ -45,15 +45,25 @@ static long open_disk(const struct peer *p)
 	return disk < 0 ? -errno : 0;
 }
 
+static long transfer(const struct peer *p)
+{
+	uint8_t *mem = p->mem + p->at;
+	ssize_t done = p->op == PEER_READ ? pread(disk, mem, p->len, p->disk_at)
+					  : pwrite(disk, mem, p->len, p->disk_at);
+
+	return done < 0 ? -errno : done;
+}
+
 /* What is read while the peer is told other things. */
 static struct {
 	uint8_t *mem;
 	size_t len;
+	off_t disk_at;
 } going_on;
 
 static void *read_on(void *arg)
 {
-	long done = pread(disk, going_on.mem, going_on.len, ABI_TEST_OFFSET);
+	long done = pread(disk, going_on.mem, going_on.len, going_on.disk_at);
 
 	(void)arg;
 	return (void *)(done < 0 ? -(long)errno : done);
@@ -63,6 +73,7 @@ static long begin_read(const struct peer *p)
 {
 	going_on.mem = p->mem + p->at;
 	going_on.len = p->len;
+	going_on.disk_at = p->disk_at;
 	return pthread_create(&reader, NULL, read_on, NULL);
 }
 
@@ -102,6 +113,7 @@ static void touch(struct peer *p)
 __attribute__((noreturn)) static void be_child(struct peer *p)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	close(disk); /* the device can be deleted while the child lives */
 	for (;;) {
 		sem_wait(&p->child.go);
 		switch (p->child.op) {
@@ -138,15 +150,16 @@ static long do_it(struct peer *p)
 		return map_private(p);
 	case PEER_OPEN:
 		return open_disk(p);
+	case PEER_CLOSE:
+		return close(disk);
 	case PEER_FILL:
 		memset(mem, p->value, p->len);
 		return 0;
 	case PEER_SAME:
 		return is_all(mem, p->len, p->value);
 	case PEER_READ:
-		return pread(disk, mem, p->len, ABI_TEST_OFFSET);
 	case PEER_WRITE:
-		return pwrite(disk, mem, p->len, ABI_TEST_OFFSET);
+		return transfer(p);
 	case PEER_BEGIN_READ:
 		return begin_read(p);
 	case PEER_END_READ:
@@ -185,6 +198,7 @@ struct peer *peer_start(void)
 	pid_t pid;
 
 	assert_true(sizeof(*p) <= PAGE);
+	p->disk_at = ABI_TEST_OFFSET;
 	assert_int_equal(sem_init(&p->go, 1, 0), 0);
 	assert_int_equal(sem_init(&p->done, 1, 0), 0);
 	assert_int_equal(sem_init(&p->child.go, 1, 0), 0);

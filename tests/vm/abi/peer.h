@@ -16,9 +16,10 @@
 enum peer_op {
 	PEER_MAP,  /* @len bytes of private memory, and touch them: @mem */
 	PEER_OPEN, /* the disk, whose number @at is */
+	PEER_CLOSE,
 	PEER_FILL, /* with @value */
 	PEER_SAME, /* result: do all bytes have @value? */
-	PEER_READ, /* from the beginning of the tests' part of the disk, into memory */
+	PEER_READ, /* from @disk_at into memory; bytes, or an errno */
 	PEER_WRITE,
 	PEER_BEGIN_READ, /* the same, going on while other things are done */
 	PEER_END_READ,
@@ -41,6 +42,7 @@ struct peer {
 	pid_t pid; /* 0: it has ended, and been waited for */
 	enum peer_op op;
 	size_t at, len; /* in the peer's memory */
+	off_t disk_at;	/* at first the beginning of the tests' part of the disk */
 	uint8_t value;
 	long result;
 	uint8_t *mem; /* in the peer */

@@ -40,8 +40,9 @@ unsigned long nr_registered_pages(void)
 	unsigned long nr = 0;
 
 	for (unsigned int d = 0; d < NR_DEVICES; d++)
-		for (unsigned int i = 0; i < NR_BUFFERS; i++)
-			if (world->devices[d].buffers[i].used)
+		for (unsigned int i = 0; i < NR_BUFFERS; i++) /* foreign ones are not pinned */
+			if (world->devices[d].buffers[i].used &&
+			    !is_foreign(&world->devices[d].buffers[i]))
 				nr += world->devices[d].buffers[i].nr;
 	return nr;
 }
@@ -83,7 +84,7 @@ static bool is_registered(const struct device *d, unsigned int page)
 {
 	for (unsigned int i = 0; i < NR_BUFFERS; i++)
 		for (unsigned int n = 0; d->buffers[i].used && n < d->buffers[i].nr; n++)
-			if (d->buffers[i].pages[n] == page)
+			if (!d->buffers[i].ended && d->buffers[i].pages[n] == page)
 				return true;
 	return false;
 }
@@ -117,6 +118,8 @@ int register_pages(struct device *d, enum view view, unsigned int first, unsigne
 	if (must >= 0) { /* requests may come before the answer does */
 		struct buffer *b = &d->buffers[must];
 
+		b->ended = false;
+		b->pid = 0;
 		b->read_only = flags & UAPI_SHMEM_BUF_READ_ONLY;
 		b->nr = nr;
 		b->view = view == SHUFFLED ? SHUFFLED : IN_ORDER;
@@ -143,6 +146,8 @@ void step_register(struct device *d)
 		nr = NR_PAGES - first;
 	trace("register %u pages from %u of view %d, flags %u", nr, first, view, flags);
 	register_pages(d, view, first, nr, flags);
+	if (d->life == LIVE && one_in(3))
+		request_somewhere(d);
 }
 
 void step_register_wrong(struct device *d)
@@ -263,10 +268,13 @@ void step_unregister_many(struct device *d)
 static void check_info(const struct device *d, const struct uapi_shmem_buf_info *info)
 {
 	const struct buffer *b = &d->buffers[info->index % NR_BUFFERS];
+	uint32_t flags = (b->read_only ? UAPI_SHMEM_BUF_READ_ONLY : 0) |
+			 (is_foreign(b) ? UAPI_SHMEM_BUF_FOREIGN : 0) |
+			 (b->ended ? UAPI_SHMEM_BUF_ENDED : 0);
 
 	if (info->index >= NR_BUFFERS || !b->used || info->len != b->nr * PAGE ||
-	    info->flags != (b->read_only ? UAPI_SHMEM_BUF_READ_ONLY : 0) || !info->nr_runs ||
-	    info->nr_runs > b->nr || info->pid)
+	    (info->flags & ~(b->ended ? UAPI_SHMEM_BUF_DYING : 0)) != flags || !info->nr_runs ||
+	    info->nr_runs > b->nr || info->pid != b->pid)
 		wrong("LIST_BUFS: index %u, %llu bytes, flags %x, %u runs", info->index,
 		      (unsigned long long)info->len, info->flags, info->nr_runs);
 }
@@ -285,6 +293,7 @@ void step_list(struct device *d)
 		expect(is, -EOPNOTSUPP, "LIST_BUFS without the flag");
 		return;
 	}
+	check_foreign(d);
 	for (unsigned int i = first; i < NR_BUFFERS; i++)
 		must += d->buffers[i].used && must < most;
 	expect(is, (int)must, "LIST_BUFS");

@@ -12,6 +12,8 @@
 
 #include "world.h"
 
+#define EXTENSIONS                                                                                 \
+	(UAPI_F_SHMEM_LIST | UAPI_F_SHMEM_SEGS | UAPI_F_SHMEM_FOREIGN | UAPI_F_SHMEM_HINTS)
 #define EVENTUALLY 60000 /* milliseconds, of a slow machine */
 
 static enum life driver_life(struct device *d, struct ublksrv_ctrl_dev_info *info)
@@ -29,20 +31,21 @@ static void bring_up(struct device *d);
 static uint64_t random_flags(void)
 {
 	static const uint64_t common[] = {
-		UBLK_F_USER_COPY, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_REISSUE,
-		UBLK_F_SHMEM_ZC,  UAPI_F_SHMEM_LIST,	UAPI_F_SHMEM_SEGS
+		UBLK_F_USER_COPY,     UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_REISSUE,
+		UBLK_F_SHMEM_ZC,      UAPI_F_SHMEM_LIST,    UAPI_F_SHMEM_SEGS,
+		UAPI_F_SHMEM_FOREIGN, UAPI_F_SHMEM_HINTS
 	};
 	static const uint64_t rare[] = { UBLK_F_SUPPORT_ZERO_COPY,
 					 UBLK_F_URING_CMD_COMP_IN_TASK,
 					 UBLK_F_NEED_GET_DATA,
 					 UBLK_F_ZONED,
 					 UBLK_F_UNPRIVILEGED_DEV,
-					 1ULL << 60,
+					 1ULL << 57,
 					 1ULL << 63 };
 	uint64_t flags = 0;
 
 	if (!one_in(4)) /* what we are here for */
-		flags = UBLK_F_SHMEM_ZC | UBLK_F_USER_COPY;
+		flags = UBLK_F_SHMEM_ZC | UBLK_F_USER_COPY | UAPI_F_SHMEM_LIST;
 	for (size_t i = 0; i < sizeof(common) / sizeof(common[0]); i++)
 		if (one_in(2))
 			flags |= common[i];
@@ -54,14 +57,13 @@ static uint64_t random_flags(void)
 		flags &= ~(uint64_t)UBLK_F_USER_RECOVERY_REISSUE;
 	if (flags & UBLK_F_SHMEM_ZC || one_in(3))
 		return flags;
-	return flags & ~(UAPI_F_SHMEM_LIST | UAPI_F_SHMEM_SEGS);
+	return flags & ~EXTENSIONS;
 }
 
 /* What ADD_DEV makes of flags: an errno, or 0 and what they become. */
 static int added_flags(uint64_t *flags)
 {
 	uint64_t f = *flags & world->features;
-	const uint64_t extensions = UAPI_F_SHMEM_LIST | UAPI_F_SHMEM_SEGS;
 
 	f &= ~(uint64_t)UBLK_F_UNPRIVILEGED_DEV; /* root needs it not */
 	if (f & UBLK_F_USER_COPY)
@@ -69,7 +71,9 @@ static int added_flags(uint64_t *flags)
 	if (world->ours) {
 		if (f & UBLK_F_SHMEM_ZC && f & UBLK_F_NEED_GET_DATA)
 			return -EINVAL;
-		if (f & extensions && !(f & UBLK_F_SHMEM_ZC))
+		if (f & EXTENSIONS && !(f & UBLK_F_SHMEM_ZC))
+			return -EINVAL;
+		if (f & UAPI_F_SHMEM_FOREIGN && !(f & UAPI_F_SHMEM_LIST))
 			return -EINVAL;
 		if (f & UAPI_F_SHMEM_SEGS && (!(f & UBLK_F_USER_COPY) || f & UBLK_F_ZONED))
 			return -EINVAL;
@@ -118,7 +122,7 @@ void step_add(struct device *d)
 	d->depth = info.queue_depth;
 	is = command_raw(UBLK_U_CMD_ADD_DEV, UINT32_MAX, (uintptr_t)&info, sizeof(info), 0);
 	if (!world->is_612 && !is) /* it may set more */
-		flags |= info.flags & ~(flags | UAPI_F_SHMEM_SEGS | UBLK_F_SHMEM_ZC);
+		flags |= info.flags & ~(flags | EXTENSIONS | UBLK_F_SHMEM_ZC);
 	expect(is, must, "ADD_DEV");
 	if (must)
 		return;

@@ -37,30 +37,34 @@ struct step {
 	const char *name;
 	void (*run)(struct device *d);
 	unsigned int weight;
-	bool only_ours; /* with a driver of kernel-patch/ */
+	uint64_t needs; /* of the driver; kernel-patch/'s has all */
 };
 
 static const struct step steps[] = {
-	{ "add", step_add, 12, false },
-	{ "params", step_params, 8, false },
-	{ "serve", step_serve, 12, false },
-	{ "start", step_start, 12, false },
-	{ "stop", step_stop, 1, false },
-	{ "delete", step_delete, 1, false },
-	{ "kill", step_kill, 2, false },
-	{ "begin recovery", step_begin_recovery, 4, false },
-	{ "end recovery", step_end_recovery, 6, false },
-	{ "ask", step_ask, 2, false },
-	{ "nonsense", step_nonsense, 2, false },
-	{ "register", step_register, 16, false },
-	{ "register wrong", step_register_wrong, 2, false },
-	{ "unregister", step_unregister, 10, false },
-	{ "unregister many", step_unregister_many, 1, true },
-	{ "list", step_list, 4, true },
-	{ "request", step_request, 30, false },
-	{ "unregister held", step_unregister_held, 3, true },
-	{ "kill held", step_kill_held, 3, false },
-	{ "storm", step_storm, 1, false },
+	{ "add", step_add, 12, 0 },
+	{ "params", step_params, 8, 0 },
+	{ "serve", step_serve, 12, 0 },
+	{ "start", step_start, 12, 0 },
+	{ "stop", step_stop, 1, 0 },
+	{ "delete", step_delete, 1, 0 },
+	{ "kill", step_kill, 2, 0 },
+	{ "begin recovery", step_begin_recovery, 4, 0 },
+	{ "end recovery", step_end_recovery, 6, 0 },
+	{ "ask", step_ask, 2, 0 },
+	{ "nonsense", step_nonsense, 2, 0 },
+	{ "register", step_register, 16, 0 },
+	{ "register wrong", step_register_wrong, 2, 0 },
+	{ "unregister", step_unregister, 10, 0 },
+	{ "unregister many", step_unregister_many, 1, UAPI_F_SHMEM_LIST },
+	{ "list", step_list, 4, UAPI_F_SHMEM_LIST },
+	{ "request", step_request, 30, 0 },
+	{ "unregister held", step_unregister_held, 3, UAPI_F_SHMEM_LIST },
+	{ "kill held", step_kill_held, 3, 0 },
+	{ "storm", step_storm, 1, 0 },
+	{ "register private memory", step_register_foreign, 10, UAPI_F_SHMEM_FOREIGN },
+	{ "change private memory", step_change_foreign, 4, UAPI_F_SHMEM_FOREIGN },
+	{ "change it under a request", step_change_held, 6, UAPI_F_SHMEM_FOREIGN },
+	{ "hints", step_hints, 3, UAPI_F_SHMEM_HINTS },
 };
 #define NR_KINDS (sizeof(steps) / sizeof(steps[0]))
 
@@ -225,6 +229,7 @@ static void run_sequence(void)
 	world->random = mix(world->seed);
 	shuffle();
 	map_arena();
+	make_owners();
 	for (unsigned int i = 0; i < world->nr_steps; i++) {
 		world->at_step = i;
 		world->random = mix(world->seed + (uint64_t)(i + 1) * 0x632be59bd9b4e019ULL);
@@ -236,6 +241,7 @@ static void run_sequence(void)
 		if (world->devices[i].life != NONE)
 			delete_device(&world->devices[i], true);
 	check_pinned();
+	end_owners();
 	_exit(0);
 }
 
@@ -313,18 +319,28 @@ static void renew_world(uint64_t seed, uint64_t skipped)
 	}
 }
 
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 /* Does it pass? */
 static bool passes(uint64_t seed, uint64_t skipped)
 {
 	int status = 0;
+	double began;
 	pid_t pid;
 
 	renew_world(seed, skipped);
 	pid = fork();
 	if (pid == 0)
 		run_sequence();
-	for (long ms = 0; waitpid(pid, &status, WNOHANG) == 0; ms++) {
-		if (ms > patience * 1000) {
+	began = seconds();
+	while (waitpid(pid, &status, WNOHANG) == 0) {
+		if (seconds() - began > (double)patience) {
 			printf("sequence %" PRIu64 " hangs: %s\n%s", seed, world->failure,
 			       world->trace);
 			fflush(stdout);
@@ -361,14 +377,6 @@ static void minimise(uint64_t seed)
 		printf("what is left of it: %s\n%s", world->failure, world->trace);
 }
 
-static double seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static void learn_about_driver(void)
 {
 	struct utsname name;
@@ -392,8 +400,10 @@ static void summarise(uint64_t nr)
 	printf("%" PRIu64 " sequences of %u steps passed:", nr, world->nr_steps);
 	for (size_t i = 0; i < NR_KINDS; i++)
 		printf("%s %s %llu", i ? "," : "", steps[i].name, world->nr_done[i]);
-	printf("; requests copied %llu, matched %llu, listed %llu\n", world->nr_done[24],
-	       world->nr_done[25], world->nr_done[26]);
+	printf("; requests copied %llu, matched %llu, listed %llu; private memory that the kernel "
+	       "moved %llu\n",
+	       world->nr_requests[COPIED], world->nr_requests[MATCHED], world->nr_requests[LISTED],
+	       world->nr_moved);
 }
 
 /*
@@ -405,14 +415,14 @@ static void summarise(uint64_t nr)
 
 static bool has_done_enough(uint64_t nr)
 {
-	bool all = world->nr_done[24] && world->nr_done[25];
+	bool all = world->nr_requests[COPIED] && world->nr_requests[MATCHED];
 
 	if (nr < ENOUGH_FOR_ALL)
 		return all || nr < ENOUGH_FOR_REQUESTS;
 	for (size_t i = 0; i < NR_KINDS; i++)
 		all = all && (world->nr_done[i] || strcmp(steps[i].name, without) == 0 ||
-			      (steps[i].only_ours && !world->ours));
-	return all && (!world->ours || world->nr_done[26]);
+			      (steps[i].needs & ~world->features) != 0);
+	return all && (!world->ours || world->nr_requests[LISTED]);
 }
 
 static const char usage[] =

@@ -17,9 +17,11 @@ void remember_arena(void)
 	memcpy(arena, world->views[IN_ORDER], sizeof(arena));
 }
 
-/* The page of the arena that is at @p in one of its views. */
-static unsigned int page_at(const uint8_t *p)
+/* The page of the arena that is at @p in one of its views, or the owner's. */
+static unsigned int page_at(const struct request *r, const uint8_t *p)
 {
+	if (r->of_owner)
+		return owner_page_at(p);
 	for (int v = 0; v < NR_VIEWS; v++) {
 		size_t at = (size_t)(p - world->views[v]);
 
@@ -49,7 +51,7 @@ static unsigned int pieces_of(const struct request *r, struct piece *ret)
 
 			if (bytes > (size_t)(end - p))
 				bytes = (size_t)(end - p);
-			ret[nr++] = (struct piece){ page_at(p), offset, bytes };
+			ret[nr++] = (struct piece){ page_at(r, p), offset, bytes };
 			p += bytes;
 		}
 	}
@@ -63,7 +65,7 @@ static int find_page(const struct device *d, unsigned int page, uint64_t *ret_of
 {
 	for (unsigned int i = 0; i < NR_BUFFERS; i++)
 		for (unsigned int n = 0; d->buffers[i].used && n < d->buffers[i].nr; n++)
-			if (d->buffers[i].pages[n] == page) {
+			if (!d->buffers[i].ended && d->buffers[i].pages[n] == page) {
 				*ret_offset = n * PAGE;
 				return (int)i;
 			}
@@ -121,6 +123,11 @@ void check_handed(const struct device *d, const struct request *r)
 	if (h->at != (uint64_t)r->at || h->bytes != r->bytes)
 		wrong("a request of %zu bytes at %lld came as %u bytes at %llu", r->bytes,
 		      (long long)r->at, h->bytes, (unsigned long long)h->at);
+	if (is != must && r->of_owner) { /* the kernel may have moved the memory */
+		check_foreign(r->d);
+		nr = segments_of(d, r, segments);
+		must = outcome_of(d, r);
+	}
 	if (is != must)
 		wrong("a request was %s, not %s", names[is], names[must]);
 	if (must == MATCHED && (uapi_shmem_index(h->addr) != segments[0].index ||
@@ -131,7 +138,7 @@ void check_handed(const struct device *d, const struct request *r)
 	if (must == LISTED && (h->addr != nr || memcmp(h->list, segments, nr * sizeof(*segments))))
 		wrong("listed in %llu segments, not the %u that it has",
 		      (unsigned long long)h->addr, nr);
-	world->nr_done[24 + is]++;
+	world->nr_requests[is]++;
 }
 
 /* ---- requests ---- */
@@ -165,7 +172,8 @@ static void add_piece(struct request *r, unsigned int most)
 
 	if (one_in(2)) /* whole pages */
 		first &= ~7U;
-	if (index >= 0 && !one_in(3)) { /* in a buffer, or about its end */
+	if (index >= 0 && !is_foreign(&r->d->buffers[index]) &&
+	    !one_in(3)) { /* in a buffer, or about its end */
 		const struct buffer *b = &r->d->buffers[index];
 		unsigned int page = below(b->nr), left = (b->nr - page) * 8;
 
@@ -189,8 +197,9 @@ static void make_request(struct request *r, struct device *d, unsigned int slot)
 	unsigned int nr = one_in(2) ? 1 : 1 + below(4);
 
 	*r = (struct request){ .d = d, .is_write = one_in(2) };
-	for (unsigned int i = 0; i < nr; i++)
-		add_piece(r, 28 / nr);
+	if (!one_in(3) || !make_owner_request(r))
+		for (unsigned int i = 0; i < nr; i++)
+			add_piece(r, 28 / nr);
 	r->at = (off_t)(slot * IO_BYTES) +
 		(off_t)below((unsigned int)((IO_BYTES - r->bytes) / 512 + 1)) * 512;
 	if (!r->is_write && overlaps(r)) /* what it would leave there nobody knows */
@@ -200,6 +209,10 @@ static void make_request(struct request *r, struct device *d, unsigned int slot)
 /* Into the arena before a write, so that no write is like another. */
 static void fill_pieces(const struct request *r)
 {
+	if (r->of_owner) {
+		fill_owner(r);
+		return;
+	}
 	for (int i = 0; i < r->nr_iov; i++)
 		for (size_t n = 0; n + 4 <= r->iov[i].iov_len; n += 4)
 			*(uint32_t *)((uint8_t *)r->iov[i].iov_base + n) = (uint32_t)draw();
@@ -210,6 +223,10 @@ static void *issue(void *arg)
 {
 	struct request *r = arg;
 
+	if (r->of_owner) {
+		issue_of_owner(r);
+		return NULL;
+	}
 	r->result = r->is_write ? pwritev(r->d->disk_fd, r->iov, r->nr_iov, r->at)
 				: preadv(r->d->disk_fd, r->iov, r->nr_iov, r->at);
 	if (r->result < 0)
@@ -245,26 +262,34 @@ static void check_request(const struct request *r)
 		wrong("a %s of %zu bytes returned %zd", r->is_write ? "write" : "read", r->bytes,
 		      r->result);
 	check_handed(r->d, r);
-	check_data(r);
+	if (r->of_owner)
+		check_owner(r);
+	else
+		check_data(r);
 }
 
 static void trace_request(const struct request *r)
 {
-	trace("%s of %zu bytes in %d at %lld", r->is_write ? "write" : "read", r->bytes, r->nr_iov,
-	      (long long)r->at);
+	trace("%s%s of %zu bytes in %d at %lld", r->of_owner ? "the owner's " : "",
+	      r->is_write ? "write" : "read", r->bytes, r->nr_iov, (long long)r->at);
 }
 
-void step_request(struct device *d)
+const struct request *request_somewhere(struct device *d)
 {
-	struct request r;
+	static struct request r;
 
-	if (d->life != LIVE)
-		return;
 	make_request(&r, d, below(NR_SLOTS - 1));
 	trace_request(&r);
 	fill_pieces(&r);
 	issue(&r);
 	check_request(&r);
+	return &r;
+}
+
+void step_request(struct device *d)
+{
+	if (d->life == LIVE)
+		request_somewhere(d);
 }
 
 /* ---- buffers in use ---- */
@@ -310,7 +335,8 @@ void step_unregister_held(struct device *d)
 	struct buffer *b = &d->buffers[index < 0 ? 0 : index];
 
 	/* one request waits, another must have a tag beside it, from whichever queue */
-	if (d->life != LIVE || index < 0 || b->read_only || d->depth < 2 || !world->ours)
+	if (d->life != LIVE || index < 0 || b->read_only || is_foreign(b) || d->depth < 2 ||
+	    !world->ours)
 		return;
 	r = (struct request){ .d = d, .nr_iov = 1, .at = HELD_SLOT * IO_BYTES, .bytes = PAGE };
 	r.iov[0] = sectors(IN_ORDER, b->pages[below(b->nr)] * 8, 8);

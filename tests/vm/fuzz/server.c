@@ -80,6 +80,22 @@ static void command_at(const struct device *d, unsigned int op, unsigned int pla
 
 /* ---- data ---- */
 
+/* Private memory is where the char device is mapped, by index. */
+static uint8_t *page_of(const struct device *d, unsigned int index, unsigned int page)
+{
+	static uint8_t *maps[NR_BUFFERS];
+	const struct buffer *b = &d->buffers[index];
+
+	if (!is_foreign(b))
+		return world->views[IN_ORDER] + b->pages[page] * PAGE;
+	if (!maps[index])
+		maps[index] = mmap(NULL, OWNER_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+				   char_fd, (off_t)(UAPI_FOREIGN_OFFSET + ((uint64_t)index << 32)));
+	if (maps[index] == MAP_FAILED)
+		wrong("mmap of buffer %u: %s", index, strerror(errno));
+	return maps[index] + page * PAGE;
+}
+
 /* Between the disk at @at and @bytes of a buffer. */
 static void in_place(struct device *d, unsigned int index, uint64_t offset, uint64_t bytes,
 		     uint64_t at, bool is_read)
@@ -93,7 +109,7 @@ static void in_place(struct device *d, unsigned int index, uint64_t offset, uint
 		wrong("the server was told of buffer %u, offset %llu, %llu bytes", index,
 		      (unsigned long long)offset, (unsigned long long)bytes);
 	while (bytes) {
-		uint8_t *page = world->views[IN_ORDER] + b->pages[offset / PAGE] * PAGE;
+		uint8_t *page = page_of(d, index, (unsigned int)(offset / PAGE));
 		uint64_t n = PAGE - offset % PAGE;
 
 		n = n < bytes ? n : bytes;

@@ -23,6 +23,7 @@
 #define NR_DEVICES 2U
 #define NR_PAGES 96U /* of the arena, which requests and buffers are in */
 #define NR_BUFFERS NR_PAGES
+#define OWNER_PAGES 24U /* of private memory (foreign.c): their numbers follow the arena's */
 #define DISK_BYTES (4UL << 20)
 #define IO_BYTES (128UL << 10)		 /* the largest request */
 #define NR_SLOTS (DISK_BYTES / IO_BYTES) /* of the disk: a request stays in one */
@@ -53,7 +54,9 @@ struct buffer {
 	atomic_bool used;
 	bool read_only;
 	unsigned int nr;
-	unsigned int pages[NR_PAGES]; /* of the arena, in the buffer's order */
+	bool ended;		      /* the private memory is gone */
+	uint32_t pid;		      /* whose it is, or was */
+	unsigned int pages[NR_PAGES]; /* in the buffer's order */
 	enum view view;		      /* where they follow each other ... */
 	unsigned int first;	      /* ... from here on */
 };
@@ -104,7 +107,10 @@ struct world {
 	unsigned int at_step, at_device;
 	uint64_t random; /* of the step */
 	struct device devices[NR_DEVICES];
-	unsigned long long nr_done[32]; /* of each kind of step; of requests by outcome behind */
+	unsigned long long nr_done[32];	   /* of each kind of step */
+	unsigned long long nr_requests[3]; /* by outcome */
+	unsigned long long
+		nr_moved; /* private memory that the kernel moved: buffers ended by that */
 	atomic_bool failed;
 	char failure[1024];
 	size_t trace_end;
@@ -168,10 +174,16 @@ void forget_buffer(struct device *d, unsigned int index);
 unsigned long nr_registered_pages(void);
 long pinned_pages(void);
 
+static inline bool is_foreign(const struct buffer *b)
+{
+	return b->pages[0] >= NR_PAGES;
+}
+
 /* ---- requests ---- */
 struct request {
 	struct device *d;
 	bool is_write;
+	bool of_owner; /* from its memory, where @iov is */
 	off_t at;
 	struct iovec iov[4];
 	int nr_iov;
@@ -180,6 +192,8 @@ struct request {
 	pthread_t thread;
 };
 void step_request(struct device *d);
+/* One, of a live device, which must go well. */
+const struct request *request_somewhere(struct device *d);
 void step_unregister_held(struct device *d);
 void step_kill_held(struct device *d);
 void remember_arena(void);
@@ -187,6 +201,23 @@ void remember_arena(void);
 /* What the driver must do with a request, by what is registered. */
 enum outcome outcome_of(const struct device *d, const struct request *r);
 void check_handed(const struct device *d, const struct request *r);
+
+/* ---- another process, whose private memory is registered where it is ---- */
+void step_register_foreign(struct device *d);
+void step_change_foreign(struct device *d);
+void step_change_held(struct device *d);
+void step_hints(struct device *d);
+/* Processes for it, before there are devices that they could have open. */
+void make_owners(void);
+void end_owners(void);
+/* A request of the owner's; false: there is no owner. */
+bool make_owner_request(struct request *r);
+void fill_owner(const struct request *r);
+void issue_of_owner(struct request *r);
+void check_owner(const struct request *r);
+unsigned int owner_page_at(const uint8_t *p);
+/* What has ended has been told, and nothing else has ended. */
+void check_foreign(struct device *d);
 
 /* ---- the server's process ---- */
 __attribute__((noreturn)) void serve(struct device *d);
