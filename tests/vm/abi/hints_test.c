@@ -4,9 +4,13 @@
  * kernel-patch/), while it is asked.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -106,6 +110,63 @@ static void shared_memory_is_told_apart(void **state)
 	foreign_end(f);
 }
 
+static bool set_scheduler(const struct foreign *f, const char *name)
+{
+	char path[64];
+	bool set;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/block/ublkb%u/queue/scheduler", f->s.device);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	set = fd >= 0 && write(fd, name, strlen(name)) == (ssize_t)strlen(name);
+	close(fd);
+	return set;
+}
+
+static void *read_page(void *arg)
+{
+	const struct foreign *f = arg;
+	uint8_t *page = aligned_alloc(PAGE, PAGE);
+	ssize_t done = pread(f->s.disk_fd, page, PAGE, ABI_TEST_OFFSET);
+
+	free(page);
+	return (void *)done;
+}
+
+/* All tags are taken, so a worker of the kernel hands it over in the end. */
+static void who_waited_in_the_scheduler_is_known(void **state)
+{
+	struct foreign *f = foreign_start(MEM);
+	const struct uapi_shmem_hint *hint;
+	pthread_t threads[ABI_DEPTH];
+	void *done;
+
+	(void)state;
+	if (!set_scheduler(f, "mq-deadline")) {
+		foreign_end(f);
+		print_message("this kernel has no mq-deadline\n");
+		skip();
+	}
+	assert_int_equal(ask(f, 1000, MOST), 0);
+	f->s.hold = true;
+	for (unsigned int i = 0; i < ABI_DEPTH; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, read_page, f), 0);
+	while (f->s.nr_held < ABI_DEPTH)
+		usleep(1000);
+	peer_do(f->peer, PEER_BEGIN_READ, 8 * PAGE, PAGE);
+	usleep(200000);
+	f->s.hold = false;
+	assert_int_equal(peer_do(f->peer, PEER_END_READ, 0, 0), PAGE);
+	for (unsigned int i = 0; i < ABI_DEPTH; i++) {
+		pthread_join(threads[i], &done);
+		assert_int_equal((ssize_t)done, PAGE);
+	}
+	hint = hint_of(f, ask(f, 0, MOST), 8 * PAGE);
+	assert_non_null(hint);
+	assert_int_equal(hint->pid, f->peer->pid);
+	foreign_end(f);
+}
+
 /* Many others do not drive out what is frequent, and what there is is bounded. */
 static void the_frequent_ones_stay(void **state)
 {
@@ -153,6 +214,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_told_before_it_is_asked_for),
 		cmocka_unit_test(a_hint_says_who_where_and_how_often),
 		cmocka_unit_test(shared_memory_is_told_apart),
+		cmocka_unit_test(who_waited_in_the_scheduler_is_known),
 		cmocka_unit_test(the_frequent_ones_stay),
 		cmocka_unit_test(malformed_questions_are_refused),
 	};
