@@ -8,7 +8,13 @@ export WAIT=300
 CEPH=$SCRATCH/ceph
 export CEPH_CONF=$CEPH/ceph.conf
 
-stop_cluster() { cat "$CEPH"/run/*.pid | xargs -r kill -KILL; }
+# After a failure there may be a device, whose requests would wait for the cluster for ever.
+stop_cluster() {
+    kill -CONT "$(osd)" || :
+    umount -q "$SCRATCH/mnt" || :
+    "$UBLKZC" del -a 2>/dev/null || :
+    cat "$CEPH"/run/*.pid | xargs -r kill -KILL
+}
 osd() { cat "$CEPH/run/osd.0.pid"; }
 at_end stop_cluster
 "$TREE/tests/vm/ceph-one-node" "$CEPH"
