@@ -4,9 +4,12 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <time.h>
 
 #include "connector.h"
+
+#define REPLY_BYTES 16 /* of a simple reply, before its data */
 
 /* ---- lists ---- */
 
@@ -42,6 +45,10 @@ static int command_done(void *data, int *error)
 	struct op *op = data;
 
 	op->link->commands--;
+	op->link->taken += REPLY_BYTES;
+	/* Of how many pieces this is one, nobody remembers: all of them, at most. */
+	if (op->rq->op == UBLKZC_READ && !*error)
+		op->link->taken += op->rq->len;
 	piece_done(op, *error);
 	return 1;
 }
@@ -142,30 +149,50 @@ void link_send(struct link *l, struct op *op)
 	go_on(l);
 }
 
-static bool more_to_read(const struct link *l)
+static bool polled(const struct link *l, short events)
 {
-	struct pollfd in = { l->fd, POLLIN, 0 };
+	struct pollfd fd = { l->fd, events, 0 };
 
-	return poll(&in, 1, 0) > 0;
+	return poll(&fd, 1, 0) > 0;
+}
+
+/* At least so many bytes can be read; with TLS as they are on the wire. */
+static long long to_read(const struct link *l)
+{
+	int n;
+
+	/* Not of every family of sockets; but cheaper than poll(), and tells of many replies. */
+	return ioctl(l->fd, FIONREAD, &n) == 0 ? n : polled(l, POLLIN);
 }
 
 /*
  * libnbd takes one reply at a time, and more may be there.  It must not be told to look when there
- * is nothing: it would wait for the reply that it was promised, and send nothing before.  What the
- * ring says may be of a socket that had the same number.
+ * is nothing: it would wait for the reply that it was promised, and send nothing before.
  */
-void link_pump(struct link *l, bool out)
+static void take_replies(struct link *l, long long left)
 {
 	unsigned int before;
 
-	if (!more_to_read(l)) {
+	do {
+		before = l->commands;
+		l->taken = 0;
+		nbd_aio_notify_read(l->handle);
+		left -= l->taken;
+		if (l->commands != before && l->commands && (left <= 0 || l->tls))
+			left = to_read(l);
+	} while (l->commands != before && l->commands && left > 0);
+}
+
+/* What the ring says may be of a socket that had the same number. */
+void link_pump(struct link *l, bool out)
+{
+	long long left = to_read(l);
+
+	if (!left && !polled(l, POLLRDHUP)) {
 		if (out && nbd_aio_get_direction(l->handle) & LIBNBD_AIO_DIRECTION_WRITE)
 			nbd_aio_notify_write(l->handle);
 	} else if (nbd_aio_get_direction(l->handle) & LIBNBD_AIO_DIRECTION_READ) {
-		do {
-			before = l->commands;
-			nbd_aio_notify_read(l->handle);
-		} while (l->commands != before && l->commands && more_to_read(l));
+		take_replies(l, left);
 	}
 	go_on(l);
 }
@@ -177,6 +204,7 @@ void link_up(struct link *l)
 	l->handle = l->slot->handle;
 	l->size = l->slot->size;
 	l->fd = nbd_aio_get_fd(l->handle);
+	l->tls = nbd_get_tls_negotiated(l->handle) != 0;
 	l->commands = 0;
 	l->armed_in = l->armed_out = l->retiring = l->server_ends = false;
 	atomic_store(&l->slot->state, SLOT_IN_USE);

@@ -43,7 +43,9 @@ struct link {
 	uint64_t size;
 	unsigned int in_flight;	  /* ops that it has, done ones that were not looked at too */
 	unsigned int commands;	  /* that libnbd has */
+	long long taken;	  /* bytes of the replies that were taken; or more, never less */
 	bool armed_in, armed_out; /* is polled */
+	bool tls;
 	bool retiring;		  /* takes no more; ends when nothing is in flight */
 	bool server_ends;	  /* because the server is about to end, it said */
 };
