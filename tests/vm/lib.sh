@@ -29,14 +29,19 @@ times() { if [ -n "${FULL-}" ]; then echo "$2"; else echo "$1"; fi; }
 # at_end COMMAND: before what is there by then is taken down, whatever became of the scenario
 AT_END=()
 at_end() { AT_END=("$1" "${AT_END[@]}"); }
-finish() {
-    local status=$? command
-    cd /
-    for command in "${AT_END[@]}"; do eval "$command" || :; done
+# Before the storage does: else what waits for the devices waits with them.
+devices_end() {
     umount -q "$SCRATCH"/mnt* 2>/dev/null || :
     for device in "${DEVICES[@]}"; do
         "$UBLKZC" del -n "${device#/dev/ublkb}" 2>/dev/null || :
     done
+    DEVICES=()
+}
+finish() {
+    local status=$? command
+    cd /
+    for command in "${AT_END[@]}"; do eval "$command" || :; done
+    devices_end
     rm -rf "$SCRATCH"
     exit "$status"
 }

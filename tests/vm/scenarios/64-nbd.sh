@@ -23,17 +23,11 @@ stop_server
 serve_nbdkit memory 256M
 start_nbd -q 2 -o connections=2
 [ "$("$UBLKZC" list --json | jq -r '.devices[0].target')" = nbd ] || fail "list does not name the engine"
-job() { # BLOCK SIZES, more...
-    local bs=$1
-    shift
-    run_fio --name=nbd --filename="$DEVICE" --direct=1 --rw=randrw --bsrange="$bs" --size=16m \
-        --ioengine=io_uring --iodepth=8 --verify=crc32c --verify_fatal=1 "$@"
-}
 for bs in 64k-64k 1m-1m; do
-    LD_PRELOAD=$SHIM share_at_least 990 "fio, $bs" job $bs
+    share_at_least 990 "fio, $bs" with_shim verified $bs
 done
-LD_PRELOAD=$SHIM share_at_least 900 "fio, all sizes" job 512-256k --size=8m
-measure_share job 64k-64k
+share_at_least 900 "fio, all sizes" with_shim verified 512-256k --size=8m
+measure_share verified 64k-64k
 expect_no_share "without the shim"
 head -c 1048576 /dev/zero | tr '\0' x | dd of="$DEVICE" bs=64k oflag=direct iflag=fullblock status=none
 blkdiscard --zeroout --length 65536 "$DEVICE"
@@ -49,7 +43,7 @@ if nbdkit --dump-config | grep -q '^tls=yes'; then
     psktool -u somebody -p "$SCRATCH/keys" >/dev/null 2>&1
     serve_nbdkit --tls=require --tls-psk="$SCRATCH/keys" memory 64M
     URI="nbds+unix://somebody@/?socket=$SOCKET&tls-psk-file=$SCRATCH/keys" start_nbd
-    LD_PRELOAD=$SHIM share_at_least 980 "fio, TLS" job 64k-64k --size=8m
+    share_at_least 980 "fio, TLS" with_shim verified 64k-64k --size=8m
     "$UBLKZC" del -n "$ID"
     stop_server
 else
@@ -62,9 +56,8 @@ truncate -s 64M "$SCRATCH/disk"
 serve_disk() { serve_nbdkit file "$SCRATCH/disk"; }
 serve_disk
 start_nbd -o cache=durable -o connections=2
-LD_PRELOAD=$SHIM under_kills "$(times 4 20)" serve_disk -- run_fio --name=kills --filename="$DEVICE" \
-    --direct=1 --rw=randrw --bs=64k --size=32m --loops="$(times 2 10)" --ioengine=libaio --iodepth=8 \
-    --verify=crc32c --verify_fatal=1 --rate=16m
+AGAIN=serve_disk
+under_deaths "$(times 4 20)" nbd_server_dies with_shim verified 64k-64k --ioengine=libaio --rate=16m
 # And ours, with writes under way that the server takes its time for.
 stop_server
 serve_nbdkit --filter=delay file "$SCRATCH/disk" delay-write=1 delay-read=100ms
