@@ -41,6 +41,7 @@ cat >"$SCRATCH/nbd.conf" <<CONFIG
 CONFIG
 serve_nbd_server() {
     rm -f "$SOCKET"
+    head -c 1 /dev/random >/dev/null # it waits for the kernel's first random numbers after it listens
     nbd-server -C "$SCRATCH/nbd.conf" -p "$SCRATCH/nbd.pid" >>"$SCRATCH/server.out" 2>&1
     wait_for listens
     NBD_SERVER=-$(cat "$SCRATCH/nbd.pid") # and its children
@@ -64,6 +65,36 @@ if is_our_driver; then
 else
     echo "  skipped: the stock driver can be wedged by a server's death (docs/recovery.md, 89-killed.sh)"
 fi
+
+# --- every kind of URI ---------------------------------------------------------------------
+PKI=$SCRATCH/pki
+make_certificates() {
+    local who
+    mkdir "$PKI"
+    printf 'cn = "trials"\nca\ncert_signing_key\n' >"$PKI/ca.cfg"
+    printf 'cn = "localhost"\ndns_name = "localhost"\ntls_www_server\nsigning_key\n' >"$PKI/server.cfg"
+    for who in ca server; do certtool --generate-privkey --key-type ecdsa --outfile "$PKI/$who-key.pem"; done
+    certtool --generate-self-signed --load-privkey "$PKI/ca-key.pem" --template "$PKI/ca.cfg" --outfile "$PKI/ca-cert.pem"
+    certtool --generate-certificate --load-privkey "$PKI/server-key.pem" --load-ca-certificate "$PKI/ca-cert.pem" \
+        --load-ca-privkey "$PKI/ca-key.pem" --template "$PKI/server.cfg" --outfile "$PKI/server-cert.pem"
+    psktool -u somebody -p "$SCRATCH/keys"
+}
+make_certificates >"$SCRATCH/out" 2>&1 || fail "no certificates: $(cat "$SCRATCH/out")"
+ip link set lo up
+answers_tcp() { (exec 3<>/dev/tcp/localhost/10809) 2>/dev/null; }
+reached() { # URI, nbdkit's arguments...
+    local uri=$1
+    shift
+    nbdkit --foreground --exit-with-parent --port 10809 "$@" memory 64M >>"$SCRATCH/server.out" 2>&1 &
+    NBD_SERVER=$!
+    wait_for answers_tcp
+    URI=$uri start_nbd -q 2 -o connections=2
+    share_at_least 900 "$uri" with_shim verified 64k-64k --size=4m
+    end
+}
+reached nbd://localhost/name --exportname name
+reached "nbds://localhost/?tls-certificates=$PKI" --tls=require --tls-certificates="$PKI"
+reached "nbds://somebody@localhost/?tls-psk-file=$SCRATCH/keys" --tls=require --tls-psk="$SCRATCH/keys"
 
 # --- file systems, under deaths ------------------------------------------------------------
 mkdir -p "$SCRATCH/mnt"
