@@ -70,6 +70,9 @@ wait $program || fail "requests failed while the cluster did not answer"
 
 # --- servers, and the OSD, that die -------------------------------------------------------------
 mkdir "$SCRATCH/mnt"
+"$UBLKZC" del -n "$ID"
+rbd create --size 512M data # xfs is 300 at least
+start -t "$RBD" -q 2 -o conf="$CEPH_CONF" rbd/data
 # What it had acknowledged is in its file.
 osd_dies() {
     kill -KILL "$(osd)"
@@ -99,11 +102,8 @@ if is_our_driver; then
     "$UBLKZC" recover -n "$ID"
     with_shim verified 64k-64k --size=4m
 fi
-"$UBLKZC" del -n "$ID"
 
 # --- a database --------------------------------------------------------------------------------
-rbd create --size 512M data
-start -t "$RBD" -q 2 -o conf="$CEPH_CONF" rbd/data
 make_fs ext4
 mount -o noatime "$DEVICE" "$SCRATCH/mnt"
 begin_mariadb
