@@ -46,8 +46,8 @@ struct link {
 	long long taken;	  /* bytes of the replies that were taken; or more, never less */
 	bool armed_in, armed_out; /* is polled */
 	bool tls;
-	bool retiring;		  /* takes no more; ends when nothing is in flight */
-	bool server_ends;	  /* because the server is about to end, it said */
+	bool retiring;	  /* takes no more; ends when nothing is in flight */
+	bool server_ends; /* because the server is about to end, it said */
 };
 
 void op_append(struct op_list *list, struct op *op);

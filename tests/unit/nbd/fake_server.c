@@ -201,8 +201,8 @@ static void put_structured(int fd, const struct command *c)
 		uint64_t cookie;
 		uint32_t len;
 		uint64_t offset;
-	} piece = { htobe32(0x668e33ef), 0,	       htobe16(1), c->rq.cookie,
-		    htobe32(8 + c->rq.len), htobe64(c->rq.offset) };
+	} piece = { htobe32(0x668e33ef),  0, htobe16(1), c->rq.cookie, htobe32(8 + c->rq.len),
+		    htobe64(c->rq.offset) };
 
 	put(fd, &piece, sizeof(piece));
 	put(fd, c->data, c->rq.type == READ ? c->rq.len : 0);

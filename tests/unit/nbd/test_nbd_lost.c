@@ -57,8 +57,8 @@ static void nonsense_ends_a_connection_and_no_more(void **state)
 static void whatever_it_does_what_is_read_was_written(void **state)
 {
 	static const enum fake_trick tricks[] = {
-		FAKE_NONE,     FAKE_NONSENSE, FAKE_STRANGER,	 FAKE_STRUCTURED, FAKE_TWICE,
-		FAKE_TRICKLE,  FAKE_CUT_AFTER, FAKE_CUT_IN_REPLY, FAKE_CUT_BEFORE,
+		FAKE_NONE,    FAKE_NONSENSE,  FAKE_STRANGER,	 FAKE_STRUCTURED, FAKE_TWICE,
+		FAKE_TRICKLE, FAKE_CUT_AFTER, FAKE_CUT_IN_REPLY, FAKE_CUT_BEFORE,
 	};
 	static uint8_t data[8][4096], read[8][4096];
 	unsigned int seed = 1;
@@ -73,9 +73,11 @@ static void whatever_it_does_what_is_read_was_written(void **state)
 			if (op == UBLKZC_WRITE)
 				fill(data[i], 4096, round * 8 + i);
 			memset(read[i], 0, 4096);
-			begin(&tasks[i], op, i * 4096, op == UBLKZC_READ ? read[i] : data[i], 4096, 1);
+			begin(&tasks[i], op, i * 4096, op == UBLKZC_READ ? read[i] : data[i], 4096,
+			      1);
 			if (i % 3 == 0)
-				fake_trick(tricks[rand_r(&seed) % (sizeof(tricks) / sizeof(*tricks))]);
+				fake_trick(
+					tricks[rand_r(&seed) % (sizeof(tricks) / sizeof(*tricks))]);
 		}
 		for (unsigned int i = 0; i < 8; i++) {
 			assert_true(await(&tasks[i], 60));
