@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* fork_copy.c - a child's own memory instead of what it shares; see fork_steps.h. */
 #include <string.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -121,6 +122,14 @@ static long put(const struct copy *c)
 			MREMAP_MAYMOVE | MREMAP_FIXED, (long)v->start, 0);
 }
 
+/* It would write to its parent's memory: so it ends as one for which there is no memory. */
+static void end_child(long error)
+{
+	log_line(LOG_ERROR, "a forked child cannot have memory of its own, and is ended: error %ld",
+		 error);
+	sys_call(SYS_kill, sys_getpid(), SIGKILL, 0, 0, 0, 0);
+}
+
 static void replace_shared(const struct vma *v)
 {
 	const struct arena *a = arena_of_file(v->dev, v->ino, v->offset);
@@ -137,9 +146,11 @@ static void replace_shared(const struct vma *v)
 		/* Better than sharing: only pages neither side has written to
 		 * yet can still show what the parent writes. */
 		log_line(LOG_WARN, "no memory to copy for a forked child: error %ld", ret);
-		sys_mmap(v->start, v->len, v->prot, MAP_PRIVATE | MAP_FIXED, c.file.fd,
-			 (off_t)v->offset);
+		ret = sys_mmap(v->start, v->len, v->prot, MAP_PRIVATE | MAP_FIXED, c.file.fd,
+			       (off_t)v->offset);
 	}
+	if (sys_is_error(ret))
+		end_child(ret);
 }
 
 static bool replace(const struct vma *v, void *arg)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * limit_wrappers.c - a program that limits its own address space.
+ * limit_wrappers.c - a program that limits its own memory.
  *
  * Our reservation is large and empty, but counts against RLIMIT_AS: without it
- * the program would find the limit reached at once.
+ * the program would find the limit reached at once.  RLIMIT_DATA counts private memory: what a
+ * child of fork copies would be over it, so nothing is captured any more.
  */
 #include <errno.h>
 #include <sys/resource.h>
@@ -11,6 +12,7 @@
 
 #include "arena.h"
 #include "blocks.h"
+#include "fork.h"
 #include "next.h"
 #include "shim.h"
 #include "sys.h"
@@ -19,6 +21,9 @@
 
 static void before_limit(int resource, const void *limit)
 {
+	if (resource == RLIMIT_DATA && limit &&
+	    ((const struct rlimit64 *)limit)->rlim_cur != RLIM64_INFINITY)
+		fork_never_again();
 	if (resource != RLIMIT_AS || !limit || !arena_reserved)
 		return;
 	/* A child of vfork limits itself, in its parent's memory. */

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/memfd.h>
 #include <stdatomic.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,12 +20,20 @@
 
 static atomic_uint nr_made; /* for the next one's name */
 
-static bool file_size_limited(void)
+static bool is_limited(int resource)
 {
 	struct rlimit64 limit = { 0 };
 
-	sys_call(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0);
+	sys_call(SYS_prlimit64, 0, resource, 0, (long)&limit, 0, 0);
 	return limit.rlim_cur != RLIM64_INFINITY;
+}
+
+/* All that can be read can be executed, of private memory: of a memfd not. */
+static bool reads_are_executable(void)
+{
+	long now = sys_call(SYS_personality, 0xffffffff, 0, 0, 0, 0, 0);
+
+	return now >= 0 && (now & READ_IMPLIES_EXEC);
 }
 
 /*
@@ -84,10 +93,13 @@ int memfile_make(struct memfile *ret, size_t len, unsigned int huge)
 	long err;
 
 	/* Growing the memfd past it would raise SIGXFSZ. */
-	if (file_size_limited())
+	if (is_limited(RLIMIT_FSIZE))
 		return -EFBIG;
-	if (memory_is_counted())
+	/* Private memory counts as data, shared does not: a child could not have its copy. */
+	if (is_limited(RLIMIT_DATA) || memory_is_counted())
 		return -ENOMEM;
+	if (reads_are_executable())
+		return -EACCES;
 	err = create(huge);
 	if (err < 0)
 		return (int)err;

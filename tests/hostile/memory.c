@@ -37,8 +37,8 @@ static void do_some_io(unsigned char *buf)
 static void sparse_mapping(void)
 {
 	unsigned long before = resident();
-	unsigned char *map = mmap(NULL, 512 * MIB, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *map =
+		mmap(NULL, 512 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	CHECK(map != MAP_FAILED);
 	map[0] = 1;
@@ -128,8 +128,8 @@ static void many_mappings(void)
 	unsigned char *maps[200];
 
 	for (int i = 0; i < 200; i++) {
-		maps[i] = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			       0);
+		maps[i] =
+			mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		CHECK(maps[i] != MAP_FAILED);
 		maps[i][0] = 1;
 	}
@@ -238,6 +238,41 @@ static void limited_addresses(void)
 		aligned(MIB, 1);
 }
 
+/* Either side writes to all of it, and sees its own. */
+static void fork_with(unsigned char *block, unsigned char *map, size_t len)
+{
+	pid_t pid = child();
+
+	if (!pid) {
+		memset(block, 2, len);
+		memset(map, 2, len);
+		_exit(block[len - 1] == 2 && map[len - 1] == 2 ? 0 : 1);
+	}
+	expect_well(pid);
+	CHECK(all_are(block, len, 1) && all_are(map, len, 1));
+}
+
+/* What is there before the limit stays, and what comes then is within it. */
+static void limited_data(void)
+{
+	const struct rlimit limit = { 48 * MIB, RLIM_INFINITY };
+	unsigned char *block = aligned(40 * MIB, 1), *map = mapped(40 * MIB, 1);
+	size_t more = 0;
+
+	fork_with(block, map, 40 * MIB);
+	CHECK(setrlimit(RLIMIT_DATA, &limit) == 0);
+	fork_with(block, map, 40 * MIB);
+	free(block);
+	CHECK(munmap(map, 40 * MIB) == 0);
+	for (unsigned char *p; more < 100; more++) {
+		p = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (p == MAP_FAILED)
+			break;
+		p[0] = 1;
+	}
+	CHECK(more < 50);
+}
+
 /* ---- a machine that promises no more than it has ---- */
 
 static char *commit_block(size_t len)
@@ -292,5 +327,6 @@ const struct attack memory_attacks[] = {
 	{ "limit-while-allocating", limit_while_allocating, "setrlimit harms no other thread" },
 	{ "limit-while-mapping", limit_while_mapping, "nor what it maps meanwhile" },
 	{ "limited-addresses", limited_addresses, "and what fitted, fits" },
+	{ "limited-data", limited_data, "and a child has its own where data is limited" },
 	{ 0 },
 };
