@@ -7,6 +7,10 @@
 UBLKZC=$BUILD/server/ublkzc
 SHIM=$BUILD/preload/libublkzc.so
 
+# What is measured is not how long a server may take: emulated machines are slow, and the clock of
+# one whose clock counts instructions leaps whenever it waits for its host.
+export UBLKZC_CONNECT_MS=5000
+
 # device_add ARGUMENTS...: start a server; sets DEVICE (/dev/ublkbN) and DEVICE_ID.
 # The device goes away when the script ends.
 device_add() {
