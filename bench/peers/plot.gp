@@ -12,5 +12,4 @@ set grid ytics
 set xtics rotate by -40
 set key outside top horizontal
 set arrow from graph 0, first 1 to graph 1, first 1 nohead dt 2
-stats data skip 1 nooutput
-plot for [i=2:STATS_columns] data using i:xtic(1) title columnheader(i)
+plot for [i=2:columns] data using i:xtic(1) title columnheader(i)
