@@ -37,7 +37,7 @@ const struct flag add_flags[NR_ADD_FLAGS] = {
 	{ 'n', "number", WORD_ANY, "DEVICE",
 	  "which N of /dev/ublkbN; default: the first that is free" },
 	{ 'q', "queues", WORD_ANY, "NR",
-	  "hardware queues, each served by a thread; 1..32, default 1" },
+	  "hardware queues, each served by a thread on its processors; 1..32, default 1" },
 	{ 'd', "depth", WORD_ANY, "NR", "requests in flight per queue; 1..4096, default 128" },
 	{ 'r', "read-only", WORD_NONE, NULL, "clients cannot write" },
 	{ OPT_SIZE, "size", WORD_ANY, "SIZE",

@@ -265,6 +265,15 @@ int ctrl_get_params(struct ctrl *c, unsigned int device, struct uapi_params *ret
 	return command(c, UBLK_U_CMD_GET_PARAMS, &cmd);
 }
 
+int ctrl_get_affinity(struct ctrl *c, unsigned int device, unsigned int queue, cpu_set_t *ret)
+{
+	struct uapi_ctrl_cmd cmd = with_buffer(device, ret, sizeof(*ret));
+
+	CPU_ZERO(ret);
+	cmd.data[0] = queue;
+	return command(c, UBLK_U_CMD_GET_QUEUE_AFFINITY, &cmd);
+}
+
 int ctrl_update_size(struct ctrl *c, unsigned int device, uint64_t sectors)
 {
 	struct uapi_ctrl_cmd cmd = plain(device);

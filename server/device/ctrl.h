@@ -10,6 +10,7 @@
 #define UBLKZC_SERVER_CTRL_H
 
 #include <liburing.h>
+#include <sched.h>
 #include <stdint.h>
 
 #include "common/uapi.h"
@@ -58,6 +59,9 @@ int ctrl_stop_dev(struct ctrl *c, unsigned int device);
  * Linux 6.9 it waits for that. */
 int ctrl_del_dev(struct ctrl *c, unsigned int device);
 int ctrl_get_params(struct ctrl *c, unsigned int device, struct uapi_params *ret);
+
+/* The processors whose requests come to @queue.  After ctrl_add_dev(). */
+int ctrl_get_affinity(struct ctrl *c, unsigned int device, unsigned int queue, cpu_set_t *ret);
 
 int ctrl_update_size(struct ctrl *c, unsigned int device, uint64_t sectors);
 

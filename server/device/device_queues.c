@@ -42,8 +42,11 @@ int device_start_queues(struct device *d)
 			.counters = &d->state->queues[i],
 			.copied = &d->state->copied,
 		};
-		int ret = queue_start(&d->queues[i], &config, d->done_fd);
+		int ret;
 
+		if (ctrl_get_affinity(&d->ctrl, d->info.dev_id, i, &config.cpus))
+			CPU_ZERO(&config.cpus);
+		ret = queue_start(&d->queues[i], &config, d->done_fd);
 		if (ret)
 			return ret;
 		d->nr_started++;

@@ -429,6 +429,8 @@ static int open_ring(struct queue *q)
 		return log_error(ret, "queue %u: set up io_uring with %u entries", q->config.id,
 				 2 * q->config.depth);
 	q->ring_open = true;
+	/* Entering it takes no reference to its file then.  Where it cannot be, it takes one. */
+	io_uring_register_ring_fd(&q->ring);
 	ret = io_uring_register_files(&q->ring, files, UBLKZC_FILE + 1);
 	if (ret)
 		return log_error(ret, "queue %u: register files", q->config.id);
@@ -473,6 +475,21 @@ static int set_up(struct queue *q)
 	return fetch(q);
 }
 
+/*
+ * Near the requests, as other ublk servers do it; and what the thread allocates is on its node then.
+ * What whoever started the server allows it stays the limit.
+ */
+static void stay_near(const struct queue *q)
+{
+	cpu_set_t allowed, near;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed))
+		return;
+	CPU_AND(&near, &allowed, &q->config.cpus);
+	if (CPU_COUNT(&near) && !CPU_EQUAL(&near, &allowed))
+		sched_setaffinity(0, sizeof(near), &near);
+}
+
 static void *queue_main(void *arg)
 {
 	struct queue *q = arg;
@@ -481,6 +498,7 @@ static void *queue_main(void *arg)
 	snprintf(name, sizeof(name), "ublkzc-q%u", q->config.id);
 	pthread_setname_np(pthread_self(), name); /* for ps -L and top -H */
 	mine = q;
+	stay_near(q);
 	q->error = set_up(q);
 	privileges_keep_none();
 	signal_fd(q->ready_fd);

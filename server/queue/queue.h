@@ -12,6 +12,7 @@
 
 #include <liburing.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <ublkzc/engine.h>
@@ -44,6 +45,7 @@ struct queue_config {
 	uint32_t max_io;       /* bytes of the largest request */
 	uint32_t memory_align; /* what the engine needs, at least 1 */
 	int char_fd;	       /* /dev/ublkcN, borrowed */
+	cpu_set_t cpus;	       /* whose requests come here; none: not known */
 	bool shmem_zc;	       /* the device has the feature */
 	bool lists;	       /* and its driver lists what is not in one piece */
 	const struct ublkzc_engine *engine;

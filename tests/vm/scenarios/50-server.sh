@@ -151,6 +151,13 @@ for task in /proc/"$server"/task/*; do
     grep -q '^Seccomp:.2' <<<"$status" || fail "thread ${task##*/} has no filter of system calls"
     grep -q '^NoNewPrivs:.1' <<<"$status" || fail "thread ${task##*/} may gain privileges"
 done
+# A queue's thread stays on the processors whose requests come to it.
+for queue in 0 1; do
+    comm=$(grep -lx "ublkzc-q$queue" /proc/"$server"/task/*/comm)
+    want=$(cat "/sys/block/ublkb$ID/mq/$queue/cpu_list")
+    got=$(awk '/^Cpus_allowed_list/ { print $2 }' "${comm%comm}status")
+    [ "$got" = "$want" ] || fail "queue $queue is served on processors $got, not $want"
+done
 [ "$(cat /proc/"$(ps -o ppid= -p "$server" | tr -d ' ')"/oom_score_adj)" = -1000 ] ||
     fail "the keeper is not spared when memory runs out"
 [ "$(cat /proc/"$server"/oom_score_adj)" = 0 ] || fail "the server is spared"

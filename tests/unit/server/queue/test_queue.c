@@ -48,6 +48,8 @@ static struct {
 	struct io io[DEPTH];
 	bool fetched[DEPTH];
 	bool stopping;
+	cpu_set_t cpus;		       /* that the driver says requests come from */
+	cpu_set_t served_by;	       /* where the thread may be, when it fetches */
 	int refuse_tag;		       /* FETCH of it is refused; -1: none */
 	unsigned int nr_left, nr_done; /* requests */
 	unsigned int nr_at_once, most_at_once;
@@ -314,12 +316,14 @@ static void wake_for_ended(void)
 
 static void submitted(const struct io_uring_sqe *sqe)
 {
-	if (sqe->opcode == IORING_OP_URING_CMD)
+	if (sqe->opcode == IORING_OP_URING_CMD) {
+		sched_getaffinity(0, sizeof(t.served_by), &t.served_by);
 		io_command(sqe);
-	else if (sqe->opcode == IORING_OP_READ)
+	} else if (sqe->opcode == IORING_OP_READ) {
 		await_ended(sqe);
-	else
+	} else {
 		assert_int_equal(sqe->opcode, IORING_OP_NOP);
+	}
 }
 
 static uint32_t kernels_op(enum ublkzc_op op)
@@ -561,6 +565,7 @@ static int start(void)
 		.registry = t.registry,
 		.counters = t.counters,
 		.copied = t.copied,
+		.cpus = t.cpus,
 	};
 
 	t.awaits_ended = false;
@@ -694,6 +699,41 @@ static void memory_that_the_ring_has_pinned_comes_and_goes(void **state)
 	assert_int_equal(fake_ring.most_entered, 1);
 }
 
+/* Its thread may run on @want, when requests come from t.cpus. */
+static void expect_served_by(const cpu_set_t *want)
+{
+	CPU_ZERO(&t.served_by);
+	memset(t.fetched, 0, sizeof(t.fetched));
+	t.refuse_tag = DEPTH - 1;
+	assert_int_equal(start(), -EBUSY);
+	assert_true(CPU_EQUAL(&t.served_by, want));
+}
+
+static void a_queue_stays_on_its_processors_if_it_may(void **state)
+{
+	cpu_set_t allowed, one, beyond;
+	int cpu = 0;
+
+	(void)state;
+	assert_int_equal(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+	while (!CPU_ISSET(cpu, &allowed))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	CPU_ZERO(&beyond);
+	CPU_SET(CPU_SETSIZE - 1, &beyond);
+	t.cpus = one;
+	expect_served_by(&one);
+	/* And others that it may not have. */
+	CPU_SET(CPU_SETSIZE - 1, &t.cpus);
+	expect_served_by(&one);
+	/* Only such; and it is not known. */
+	t.cpus = beyond;
+	expect_served_by(&allowed);
+	CPU_ZERO(&t.cpus);
+	expect_served_by(&allowed);
+}
+
 static void a_queue_without_requests_ends_with_its_device(void **state)
 {
 	(void)state;
@@ -747,6 +787,7 @@ int main(void)
 		T(memory_that_goes_while_it_is_touched_is_copied_instead),
 		T(memory_that_goes_before_what_was_read_is_there_is_copied_instead),
 		T(memory_that_the_ring_has_pinned_comes_and_goes),
+		T(a_queue_stays_on_its_processors_if_it_may),
 		T(a_queue_without_requests_ends_with_its_device),
 		T(a_refused_fetch_is_an_error_and_not_a_hang),
 		T(older_kernels_get_older_rings),
