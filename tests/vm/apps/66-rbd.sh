@@ -126,13 +126,3 @@ start -t "$RBD" -o conf="$CEPH_CONF" rbd/disk@now
 [ "$(blockdev --getro "$DEVICE")" = 1 ] || fail "a snapshot can be written"
 rbd export --no-progress disk@now - | cmp - "$DEVICE" || fail "the snapshot is not what the device has"
 "$UBLKZC" del -n "$ID"
-
-# --- a cluster that is gone for good ------------------------------------------------------------
-start -t "$RBD" -o conf="$CEPH_CONF" rbd/data
-kill -KILL "$(osd)" "$(cat "$CEPH/run/mon.a.pid")"
-dd if=/dev/zero of="$DEVICE" bs=64k count=1 oflag=direct status=none 2>/dev/null &
-sleep 2
-since=$SECONDS
-"$UBLKZC" del -n "$ID" || fail "a device whose cluster is gone cannot be removed"
-[ ! -e "$DEVICE" ] || fail "it is still there"
-echo "  without a cluster the device was removed after $((SECONDS - since)) seconds"
