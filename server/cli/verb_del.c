@@ -22,13 +22,15 @@
 #include "server/life/state.h"
 #include "admin.h"
 #include "command.h"
+#include "sizes.h"
 #include "verbs.h"
 
 #define DEL_DEADLINE_MS 40000 /* more than a keeper gives its server */
 #define NUMBER_DEADLINE_MS 2000
 #define ANSWER_MS 30000 /* for the control thread: a busy machine is no reason to kill it */
 #define DYING_MS 2000	/* of a server and keeper that were killed */
-#define ASK_TIMES 20	/* a tenth of a second between them */
+#define WAIT_MAX 86400 /* seconds */
+#define ASK_TIMES 20 /* a tenth of a second between them */
 
 static bool driver_has(unsigned int device)
 {
@@ -268,7 +270,8 @@ static int del_orphan(unsigned int device)
 
 struct manner {
 	bool force;
-	bool orphan; /* only what nobody serves */
+	bool orphan;	    /* only what nobody serves */
+	uint64_t wait_secs; /* while it is in use */
 };
 
 /* @ret_busy: it is in use; then nothing is said. */
@@ -342,12 +345,23 @@ static bool del_all(const struct manner *manner)
 	return !failed;
 }
 
+/* At shutdown others are just unmounting it. */
 static int del_one(unsigned int device, const struct manner *manner)
 {
-	bool busy = false;
-	int ret = del_device(device, manner, &busy);
+	struct timespec pause = { .tv_nsec = 100000000 };
 
-	return busy ? refuse(device) : ret;
+	for (uint64_t tenths = 0;; tenths++) {
+		bool busy = false;
+		int ret = del_device(device, manner, &busy);
+
+		if (!busy)
+			return ret;
+		if (tenths >= manner->wait_secs * 10)
+			return refuse(device);
+		if (!tenths)
+			log_line(LOG_INFO, "/dev/ublkb%u is in use: waiting for its end", device);
+		nanosleep(&pause, NULL);
+	}
 }
 
 int del_unless_in_use(unsigned int device)
@@ -368,6 +382,8 @@ static const struct flag flags[] = {
 	{ 'a', "all", WORD_NONE, NULL, "all devices of ublkzc's servers" },
 	{ 'f', "force", WORD_NONE, NULL,
 	  "also one that is in use; what was not written back is lost" },
+	{ 'w', "wait", WORD_ANY, "SECONDS",
+	  "one that is in use: until it is not, so long at most" },
 	{ 'o', "orphan", WORD_NONE, NULL, "only one that nobody serves: server and keeper died" },
 };
 
@@ -381,11 +397,16 @@ static int parse(struct command_line *line, struct wish *w)
 		w->all |= key == 'a';
 		w->manner.force |= key == 'f';
 		w->manner.orphan |= key == 'o';
+		if (key == 'w' && number_parse(line->value, 0, WAIT_MAX, &w->manner.wait_secs))
+			return command_error(line->command, "--wait '%s': seconds, at most %u",
+					     line->value, WAIT_MAX);
 	}
 	if (!key)
 		key = devices_add_operands(&w->devices, line);
 	if (!key && w->all && w->devices.nr)
 		return command_error(line->command, "--all, or devices, but not both");
+	if (!key && w->manner.wait_secs && (w->all || w->manner.force))
+		return command_error(line->command, "--wait goes with neither --all nor --force");
 	if (!key && !w->all && !w->devices.nr)
 		return command_error(line->command, "which device? --all is all of them");
 	return key;
