@@ -70,12 +70,6 @@ static bool note_arena(unsigned int slot, struct pieces *p)
 	return true;
 }
 
-/* Of nothing, in one go: small pages would have to be copied into it afterwards. */
-static bool make_huge(char *at, size_t len)
-{
-	return len == STEP && (size_t)at % STEP == 0 && !sys_madvise(at, len, MADV_COLLAPSE);
-}
-
 /* What was there already costs nothing. */
 static bool populate_step(const struct memfile *f, const char *base, char *at, size_t len)
 {
@@ -84,8 +78,7 @@ static bool populate_step(const struct memfile *f, const char *base, char *at, s
 	if (!idle_room(f, len))
 		return false;
 	before = memfile_resident(f, 0);
-	if (!make_huge(at, len))
-		sys_madvise(at, len, MADV_POPULATE_WRITE);
+	sys_madvise(at, len, MADV_POPULATE_WRITE);
 	after = memfile_resident(f, 0);
 	idle_note(f, (uint64_t)(at - base), at, len, after > before ? after - before : 0);
 	return true;
@@ -142,7 +135,8 @@ static bool all_resident(char *at)
 	return true;
 }
 
-/* Whatever the kernel says to it: huge pages are a gain, not a condition. */
+/* Whatever the kernel says to it: huge pages are a gain, not a condition.  It waits for a worker
+ * on each processor first, so not while a program waits for a block. */
 static bool collapse_step(char *at)
 {
 	int ret = 0;
