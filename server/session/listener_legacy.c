@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* listener_legacy.c - the older protocol: one byte and a memfd in, an index out. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -33,9 +34,11 @@ void legacy_serve(struct listener *l, struct client *c)
 	c->greeted = true;
 	listener_note(l, c, c->fd);
 	add.owner = c->id;
-	if (got.nr == 1 && !got.cut && fstat(got.fds[0], &st) == 0) {
+	if (got.nr == 1 && !got.cut) {
 		add.fd = got.fds[0];
-		add.len = (uint64_t)st.st_size;
+		/* Of a memfd only: another file system's server (FUSE) may never answer. */
+		if (fcntl(add.fd, F_GET_SEALS) >= 0 && fstat(add.fd, &st) == 0)
+			add.len = (uint64_t)st.st_size;
 		ret = listener_add_memory(l, c, &add, &reason);
 	}
 	if (ret) {
