@@ -57,4 +57,44 @@ wait $slow || fail "slow clients: $(cat "$SCRATCH/slow")"
 grep held "$SCRATCH/slow"
 exec 5>&-
 nothing_is_left "slow clients"
+
+# Descriptors of a file system whose server never answers hold up nobody.
+modprobe fuse
+python3 "$TREE/tests/vm/silent_fs.py" "/run/ublkzc/ublkb$ID.sock" "/run/ublk/ublkb$ID.sock" "$DEVICE" ||
+    fail "a file system that does not answer"
+wait_for nothing_registered
+
+# By the older protocol a process holds its memory for as long as it lives. One that has died before
+# the server looks is not the one that has its number since.
+cat >"$SCRATCH/gone.py" <<'PYTHON'
+import os, socket, struct, sys
+sys.path.insert(0, sys.argv[1])
+from wire_client import sealed_memfd
+
+memory = sealed_memfd(65536)
+os.pwrite(memory, b"x" * 65536, 0)
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[2])
+socket.send_fds(sock, [b"x"], [memory])
+if os.fork():
+    print(os.getpid(), flush=True)
+    os._exit(0)
+print("registered as", *struct.unpack("i", sock.recv(4)), flush=True)  # its child has the connection
+PYTHON
+kill -STOP "$(server)"
+python3 "$SCRATCH/gone.py" "$TREE/tests/vm" "/run/ublk/ublkb$ID.sock" >"$SCRATCH/gone"
+gone=$(head -n 1 "$SCRATCH/gone")
+for ((i = 0; i < 50; i++)); do
+    echo $((gone - 1)) >/proc/sys/kernel/ns_last_pid
+    sleep 3600 &
+    [ $! != "$gone" ] || break
+    kill $!
+done
+[ $! = "$gone" ] || fail "no process with the number $gone"
+kill -CONT "$(server)"
+wait_for grep -q "registered as [0-9]" "$SCRATCH/gone"
+wait_for nothing_registered
+kill -0 "$gone" || fail "process $gone, which had nothing to do with it, has ended"
+kill "$gone"
+echo "  what a dead process had registered is not who has its number"
 [ "$(stat_get .errors)" = 0 ] || fail "requests failed: $(stat_json)"
