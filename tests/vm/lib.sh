@@ -68,6 +68,13 @@ has_feature() { "$UBLKZC" features | grep -w -- "$1" >/dev/null; } # as named th
 
 stat_json() { "$UBLKZC" stat "$ID" --json | jq '.devices[0]'; }
 
+# shmem_may_be_huge advise|never: until the end
+shmem_may_be_huge() {
+    local setting=/sys/kernel/mm/transparent_hugepage/shmem_enabled
+    at_end "echo $(sed 's/.*\[\(.*\)\].*/\1/' $setting) >$setting"
+    echo "$1" >$setting
+}
+
 # stat_get PATH...: of ublkzc stat --json, as .errors or .read.copied.bytes; several are of one look.
 # Not by jq, which takes a third of a second of an emulated processor: here a step down is two more
 # spaces, so that a line of the right depth and name is the right one.

@@ -16,6 +16,10 @@ says() { # PATTERN of a line, before it was wrapped
 }
 next() { sed -n 's/^next: *//p' <<<"$SAID"; }
 
+shmem_may_be_huge never
+doctor 1
+says '^memory +note .*not in huge pages .*-> echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled'
+shmem_may_be_huge advise
 doctor 1
 says '^driver +ok .*has shared-memory zero copy'
 says '^io_uring +ok'

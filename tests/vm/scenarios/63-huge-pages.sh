@@ -121,9 +121,7 @@ wait_for none_pinned
 wait_for all_free
 
 # --- the library's own, where the system lets shared memory have huge pages --------------------
-ENABLED=/sys/kernel/mm/transparent_hugepage/shmem_enabled
-at_end "echo $(sed 's/.*\[\(.*\)\].*/\1/' $ENABLED) >$ENABLED"
-echo advise >$ENABLED
+shmem_may_be_huge advise
 # Many buffers in one block, of which most is touched by I/O alone.
 (LD_PRELOAD=$SHIM run_fio --name=j --thread=1 --filename="$DEVICE" --direct=1 --rw=randread --bs=1m --size=64M \
     --ioengine=io_uring --iodepth=24 --time_based --runtime=600) >"$SCRATCH/fio" 2>&1 &
