@@ -140,7 +140,7 @@ static bool has_hole(const struct memory *m, unsigned int first, unsigned int nr
 
 static uint32_t flags_of(struct device *d, unsigned int index)
 {
-	struct uapi_shmem_buf_info info;
+	struct uapi_shmem_buf_info info = { 0 };
 
 	expect(command(d, UAPI_CMD_LIST_BUFS, &info, sizeof(info), index), 1, "LIST_BUFS");
 	expect((int)info.index, (int)index, "LIST_BUFS of one");
