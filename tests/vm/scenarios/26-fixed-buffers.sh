@@ -5,7 +5,10 @@
 . "$(dirname "$0")/../lib.sh"
 
 # Not by VmPin: what counts for nobody's limit is not in it on 7.x.
-more_fixed() { [ "$(stat_get .fixed)" -gt $((fixed + 50)) ]; }
+more_fixed() {
+    kill -0 $client || fail "fio has ended: $(cat "$SCRATCH/endless")"
+    [ "$(stat_get .fixed)" -gt $((fixed + 50)) ]
+}
 job() { # ARGUMENTS...
     LD_PRELOAD=$SHIM run_fio --name=j --filename="$DEVICE" --direct=1 --rw=randrw --bs=256k \
         --size=32M --ioengine=io_uring --iodepth=8 --verify=crc32c --verify_fatal=1 "$@"

@@ -45,7 +45,8 @@ jq -e '.interval.devices[0] | .write.zero_copy.requests > 0 and .write.copied.re
     and .read.copied.requests == 0 and .write.latency_ns.p50 > 0' "$SCRATCH/json" >/dev/null ||
     fail "it shows $(cat "$SCRATCH/json")"
 
-# The same for monitoring.
+# The same for monitoring. What fio had is given back when there is time for it.
+wait_for nothing_registered
 "$UBLKZC" stat "$DEVICE" --openmetrics "$SCRATCH/metrics"
 for line in "up{device=\"ublkb$ID\"} 1" \
     "requests_total{device=\"ublkb$ID\",op=\"write\",how=\"zero_copy\"} $(stat_get .write.zero_copy.requests)" \
